@@ -1,0 +1,50 @@
+"""Fixtures of the integration tests; see support/ for what they hand out."""
+
+import os
+import subprocess
+
+import pytest
+
+from support.certs import Certs
+from support.proxy import BINARY, Proxy, is_sanitized
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory):
+    return Certs(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="session")
+def sanitized():
+    return is_sanitized()
+
+
+@pytest.fixture
+def start_proxy(tmp_path):
+    """start_proxy(spec_text, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10) -> Proxy, ready.
+
+    wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
+    started = []
+
+    def start(spec_text, *, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10.0):
+        assert os.path.exists(BINARY), f"{BINARY} is not built"
+        path = tmp_path / f"spec{len(started)}.yaml"
+        path.write_text(spec_text)
+        command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args]
+        proxy = Proxy(command, env, preexec)
+        started.append(proxy)
+        try:
+            proxy.wait_log(event="ready", timeout=timeout)
+        except AssertionError:
+            proxy.kill()
+            raise
+        return proxy
+
+    yield start
+    failures = []
+    for proxy in started:
+        try:
+            proxy.stop()
+        except (AssertionError, subprocess.SubprocessError) as e:
+            failures.append(str(e))
+    assert not failures, "\n".join(failures)

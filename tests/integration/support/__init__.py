@@ -1,0 +1,1 @@
+"""What the integration tests share: the proxy as a process, raw peers, certificates, specs."""
