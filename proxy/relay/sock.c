@@ -1,0 +1,322 @@
+#include "relay/sock.h"
+
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static BIO_METHOD *sock_bio;
+
+/* One recv. Fewer bytes than asked for mean that the queue is empty (epoll(7)), which saves the call that would say
+ * EAGAIN; once an end was announced only 0 or an error counts. */
+static ssize_t raw_recv(struct sock *s, void *bytes, size_t cap)
+{
+    ssize_t n;
+
+    if (!s->readable) {
+        errno = EAGAIN;
+        return -1;
+    }
+    do
+        n = recv(s->lf.fd, bytes, cap, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        if (errno == EAGAIN)
+            s->readable = false;
+        else
+            s->last_errno = errno;
+    } else if ((size_t)n < cap && n > 0 && !s->hup) {
+        s->readable = false;
+    }
+    return n;
+}
+
+/* Writes until all is taken or the kernel says EAGAIN: only then will it announce room again. */
+static ssize_t raw_send(struct sock *s, const uint8_t *bytes, size_t len)
+{
+    size_t done = 0;
+
+    if (!s->writable) {
+        errno = EAGAIN;
+        return -1;
+    }
+    while (done < len) {
+        ssize_t n = send(s->lf.fd, bytes + done, len - done, MSG_NOSIGNAL);
+
+        if (n >= 0) {
+            done += (size_t)n;
+        } else if (errno == EAGAIN) {
+            s->writable = false;
+            break;
+        } else if (errno != EINTR) {
+            s->last_errno = errno;
+            if (!done)
+                return -1;
+            break; /* the next call meets the same error */
+        }
+    }
+    if (!done && len) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return (ssize_t)done;
+}
+
+static int bio_read(BIO *b, char *bytes, int cap)
+{
+    struct sock *s = BIO_get_data(b);
+    ssize_t n;
+
+    BIO_clear_retry_flags(b);
+    if (s->turn_bytes >= SOCK_TLS_TURN || s->rekeys > SOCK_MAX_REKEYS) {
+        /* Let others have their turn; `readable` stays set, so that this one comes back. */
+        BIO_set_retry_read(b);
+        errno = EAGAIN;
+        return -1;
+    }
+    n = raw_recv(s, bytes, (size_t)cap);
+    if (n > 0)
+        s->turn_bytes += (uint32_t)n;
+    if (n < 0 && errno == EAGAIN)
+        BIO_set_retry_read(b);
+    return (int)n;
+}
+
+static int bio_write(BIO *b, const char *bytes, int len)
+{
+    struct sock *s = BIO_get_data(b);
+    ssize_t n;
+
+    BIO_clear_retry_flags(b);
+    n = raw_send(s, (const uint8_t *)bytes, (size_t)len);
+    if (n < 0 && errno == EAGAIN)
+        BIO_set_retry_write(b);
+    return (int)n;
+}
+
+static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
+{
+    (void)b;
+    (void)num;
+    (void)ptr;
+    return cmd == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+int sock_global_init(struct err *err)
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (sock_bio)
+        return 0;
+    sock_bio = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "tidegate socket");
+    if (!sock_bio || !BIO_meth_set_read(sock_bio, bio_read) || !BIO_meth_set_write(sock_bio, bio_write) ||
+        !BIO_meth_set_ctrl(sock_bio, bio_ctrl))
+        return err_set(err, ERR_LIMIT, "OpenSSL: no memory for a BIO method");
+    return 0;
+}
+
+int sock_open(struct sock *s, struct loop *l, int fd, void (*ready)(struct loop_fd *, uint32_t), struct err *err)
+{
+    *s = (struct sock){.lf = {.fd = fd, .ready = ready}};
+    if (loop_add(l, &s->lf, SOCK_EVENTS, err)) {
+        s->lf.fd = -1;
+        return -1;
+    }
+    return 0;
+}
+
+/* Counts KeyUpdates: each costs a key derivation and none is ever needed at this rate (RFC 8446 5.5). */
+static void on_tls_message(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl, void *arg)
+{
+    struct sock *s = arg;
+    uint32_t second;
+
+    (void)version;
+    (void)ssl;
+    if (sent || type != SSL3_RT_HANDSHAKE || len < 1 || *(const uint8_t *)bytes != SSL3_MT_KEY_UPDATE)
+        return;
+    second = (uint32_t)time(NULL);
+    if (second != s->rekey_second) {
+        s->rekey_second = second;
+        s->rekeys = 0;
+    }
+    if (s->rekeys <= SOCK_MAX_REKEYS)
+        s->rekeys++;
+}
+
+int sock_start_tls(struct sock *s, SSL *ssl, bool accept)
+{
+    BIO *b = BIO_new(sock_bio);
+
+    s->ssl = ssl;
+    s->tls_more = true;
+    if (!b)
+        return -1;
+    BIO_set_data(b, s);
+    BIO_set_init(b, 1);
+    SSL_set_bio(ssl, b, b);
+    SSL_set_msg_callback(ssl, on_tls_message);
+    SSL_set_msg_callback_arg(ssl, s);
+    if (accept)
+        SSL_set_accept_state(ssl);
+    else
+        SSL_set_connect_state(ssl);
+    return 0;
+}
+
+static int tls_failed(struct sock *s, int error)
+{
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
+        if (s->rekeys > SOCK_MAX_REKEYS) {
+            s->tls_dead = true;
+            return SOCK_ERROR;
+        }
+        return SOCK_AGAIN;
+    }
+    s->tls_dead = true;
+    s->tls_more = false;
+    return SOCK_ERROR;
+}
+
+int sock_handshake(struct sock *s)
+{
+    int n;
+
+    ERR_clear_error();
+    s->turn_bytes = 0;
+    n = SSL_do_handshake(s->ssl);
+    if (n != 1)
+        return tls_failed(s, SSL_get_error(s->ssl, n));
+    s->tls_open = true;
+    return 1;
+}
+
+void sock_event(struct sock *s, uint32_t events)
+{
+    if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+        s->hup = true;
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+        s->readable = true;
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        s->writable = true;
+}
+
+static ssize_t tls_read(struct sock *s, uint8_t *bytes, size_t cap)
+{
+    size_t n = 0;
+    int error;
+
+    ERR_clear_error();
+    s->turn_bytes = 0;
+    if (SSL_read_ex(s->ssl, bytes, cap, &n)) {
+        s->tls_more = SSL_has_pending(s->ssl);
+        return (ssize_t)n;
+    }
+    error = SSL_get_error(s->ssl, 0);
+    s->tls_more = false;
+    if (error == SSL_ERROR_ZERO_RETURN)
+        return SOCK_EOF;
+    if ((error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) ||
+        (error == SSL_ERROR_SYSCALL && !s->last_errno))
+        s->truncated = true;
+    return tls_failed(s, error);
+}
+
+ssize_t sock_read(struct sock *s, uint8_t *bytes, size_t cap)
+{
+    ssize_t n;
+
+    if (s->ssl)
+        return s->tls_dead ? SOCK_ERROR : tls_read(s, bytes, cap);
+    n = raw_recv(s, bytes, cap);
+    return n >= 0 ? n : errno == EAGAIN ? SOCK_AGAIN : SOCK_ERROR;
+}
+
+ssize_t sock_write(struct sock *s, const uint8_t *bytes, size_t len)
+{
+    size_t done = 0;
+    ssize_t n;
+
+    if (!s->ssl) {
+        n = raw_send(s, bytes, len);
+        return n >= 0 ? n : errno == EAGAIN ? SOCK_AGAIN : SOCK_ERROR;
+    }
+    if (s->tls_dead)
+        return SOCK_ERROR;
+    while (done < len) {
+        size_t part = 0;
+
+        ERR_clear_error();
+        s->turn_bytes = 0;
+        if (!SSL_write_ex(s->ssl, bytes + done, len - done, &part)) {
+            int r = tls_failed(s, SSL_get_error(s->ssl, 0));
+
+            return done ? (ssize_t)done : r;
+        }
+        done += part;
+    }
+    return (ssize_t)done;
+}
+
+void sock_fin(struct sock *s)
+{
+    if (s->fin_sent || !sock_is_open(s))
+        return;
+    s->fin_sent = true;
+    if (s->ssl && s->tls_open && !s->tls_dead) {
+        ERR_clear_error();
+        SSL_shutdown(s->ssl);
+    }
+    shutdown(s->lf.fd, SHUT_WR);
+}
+
+void sock_close(struct sock *s, bool abort)
+{
+    if (s->ssl) {
+        if (!abort && s->tls_open && !s->tls_dead && !s->fin_sent) {
+            ERR_clear_error();
+            SSL_shutdown(s->ssl);
+        } else {
+            SSL_set_quiet_shutdown(s->ssl, 1);
+        }
+        SSL_free(s->ssl);
+        s->ssl = NULL;
+        ERR_clear_error();
+    }
+    if (!sock_is_open(s))
+        return;
+    if (abort) {
+        struct linger rst = {.l_onoff = 1};
+
+        setsockopt(s->lf.fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    }
+    close(s->lf.fd);
+    s->lf.fd = -1;
+}
+
+bool sock_is_open(const struct sock *s)
+{
+    return s->lf.fd >= 0;
+}
+
+const char *sock_why(const struct sock *s, char *text, size_t cap)
+{
+    unsigned long code = s->ssl ? ERR_peek_error() : 0;
+
+    if (s->rekeys > SOCK_MAX_REKEYS)
+        snprintf(text, cap, "too many TLS KeyUpdates");
+    else if (s->truncated)
+        snprintf(text, cap, "ended TLS without close_notify");
+    else if (code && ERR_reason_error_string(code))
+        snprintf(text, cap, "TLS: %s", ERR_reason_error_string(code));
+    else if (s->last_errno)
+        snprintf(text, cap, "%s", strerror(s->last_errno));
+    else
+        snprintf(text, cap, "closed the connection");
+    return text;
+}
