@@ -3,7 +3,8 @@
  * Units:   offsets and lengths in bytes from the buffer's start
  * Owner:   the caller owns bytes and struct; slices hold as offsets, so the buffer may move between calls
  * Errors:  a result, and `why` (static text) for a person; the parser never reads past `len`
- * Limits:  HEAD_MAX_BYTES the head, HEAD_MAX_TARGET the target, HEAD_MAX_LINE any other line, HEAD_MAX_FIELDS
+ * Limits:  HEAD_MAX_BYTES the head, HEAD_MAX_TARGET the target, HEAD_MAX_LINE any other line (without its CRLF),
+ *          HEAD_MAX_FIELDS, HEAD_MAX_ITEMS
  * Threads: one at a time; pure
  * Source:  RFC 9112 2-5 and RFC 9110 5, without any leniency: CRLF only, no obs-fold, no space before the colon,
  *          no control bytes, no empty names, one space between the parts of a start line; bars S3, S6, S7, S16 */
@@ -18,6 +19,7 @@
 #define HEAD_MAX_LINE   8192
 #define HEAD_MAX_TARGET 8192
 #define HEAD_MAX_FIELDS 100
+#define HEAD_MAX_ITEMS  64 /* elements of a list that is compared with another: work stays linear in the bytes */
 
 struct head_slice {
     uint16_t off, len;
@@ -62,6 +64,8 @@ enum head_result head_parse(struct head *h, const uint8_t *bytes, size_t len);
 const struct head_field *head_find(const struct head *h, const uint8_t *bytes, const char *name, size_t *at);
 size_t head_count(const struct head *h, const uint8_t *bytes, const char *name);
 
+/* RFC 9110 5.6.2: what a method, a name and a subprotocol are made of. Empty: false. */
+bool head_is_token(const uint8_t *bytes, size_t len);
 bool head_slice_is(struct head_slice s, const uint8_t *bytes, const char *text);      /* exact */
 bool head_slice_is_icase(struct head_slice s, const uint8_t *bytes, const char *text); /* ASCII case folded */
 /* The next element of a comma-separated list, white space trimmed, empty elements skipped, quoted strings whole;
@@ -69,5 +73,7 @@ bool head_slice_is_icase(struct head_slice s, const uint8_t *bytes, const char *
 bool head_list_next(const uint8_t *bytes, struct head_slice *rest, struct head_slice *item);
 /* Is `token` an element of any field of that name? Whole element, ASCII case folded. */
 bool head_has_token(const struct head *h, const uint8_t *bytes, const char *name, const char *token);
+/* named[i]: an element of Connection is the name of field i. False: it has more than HEAD_MAX_ITEMS elements. */
+bool head_mark_named(const struct head *h, const uint8_t *bytes, bool named[HEAD_MAX_FIELDS]);
 
 #endif
