@@ -376,3 +376,16 @@ bool head_has_token(const struct head *h, const uint8_t *bytes, const char *name
                 return true;
     return false;
 }
+
+int head_add_slice(struct buf *out, const uint8_t *bytes, struct head_slice s)
+{
+    return buf_add(out, bytes + s.off, s.len);
+}
+
+int head_add_field(struct buf *out, const uint8_t *bytes, const struct head_field *f)
+{
+    return head_add_slice(out, bytes, f->name) || buf_add_str(out, ": ") ||
+                   head_add_slice(out, bytes, f->value) || buf_add_str(out, "\r\n")
+               ? -1
+               : 0;
+}

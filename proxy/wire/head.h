@@ -11,6 +11,8 @@
 #ifndef PROXY_WIRE_HEAD_H
 #define PROXY_WIRE_HEAD_H
 
+#include "base/buf.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,7 +21,8 @@
 #define HEAD_MAX_LINE   8192
 #define HEAD_MAX_TARGET 8192
 #define HEAD_MAX_FIELDS 100
-#define HEAD_MAX_ITEMS  64 /* elements of a list that is compared with another: work stays linear in the bytes */
+#define HEAD_MAX_ITEMS                                                                                       \
+    64 /* elements of a list that is compared with another: work stays linear in the bytes */
 
 struct head_slice {
     uint16_t off, len;
@@ -37,7 +40,7 @@ enum head_result {
     HEAD_BAD,             /* 400, or 502 from a backend */
     HEAD_TARGET_TOO_LONG, /* 414 */
     HEAD_TOO_LARGE,       /* 431, or 502: bytes, a line or the number of fields */
-    HEAD_VERSION,         /* 505: a well-formed start line of another HTTP version than 1.0 and 1.1; `PRI *` too */
+    HEAD_VERSION, /* 505: a well-formed start line of another HTTP version than 1.0 and 1.1; `PRI *` too */
 };
 
 struct head {
@@ -66,7 +69,7 @@ size_t head_count(const struct head *h, const uint8_t *bytes, const char *name);
 
 /* RFC 9110 5.6.2: what a method, a name and a subprotocol are made of. Empty: false. */
 bool head_is_token(const uint8_t *bytes, size_t len);
-bool head_slice_is(struct head_slice s, const uint8_t *bytes, const char *text);      /* exact */
+bool head_slice_is(struct head_slice s, const uint8_t *bytes, const char *text);       /* exact */
 bool head_slice_is_icase(struct head_slice s, const uint8_t *bytes, const char *text); /* ASCII case folded */
 /* The next element of a comma-separated list, white space trimmed, empty elements skipped, quoted strings whole;
  * `rest` is moved behind it. False at the end. */
@@ -75,5 +78,11 @@ bool head_list_next(const uint8_t *bytes, struct head_slice *rest, struct head_s
 bool head_has_token(const struct head *h, const uint8_t *bytes, const char *name, const char *token);
 /* named[i]: an element of Connection is the name of field i. False: it has more than HEAD_MAX_ITEMS elements. */
 bool head_mark_named(const struct head *h, const uint8_t *bytes, bool named[HEAD_MAX_FIELDS]);
+
+/* Out again: the bytes of a slice, and `Name: value` with its CRLF. -1: `out` cannot hold it. */
+__attribute__((warn_unused_result)) int head_add_slice(struct buf *out, const uint8_t *bytes,
+                                                       struct head_slice s);
+__attribute__((warn_unused_result)) int head_add_field(struct buf *out, const uint8_t *bytes,
+                                                       const struct head_field *f);
 
 #endif

@@ -18,28 +18,46 @@ struct verdict {
 };
 
 struct request {
-    struct head_slice host;       /* of the target when that is absolute, else of Host */
-    struct head_slice path;       /* what follows the authority: path and query, byte for byte */
-    struct head_slice key;        /* Sec-WebSocket-Key */
-    struct head_slice origin;     /* len 0: none */
+    struct head_slice host; /* of the target when that is absolute, else of Host */
+    /* What follows the authority: path and query, byte for byte. An absolute target may leave out its '/'
+     * (http://host?query); request_forward puts one there. */
+    struct head_slice path;
+    struct head_slice key;    /* Sec-WebSocket-Key */
+    struct head_slice origin; /* len 0: none */
     bool has_origin;
+};
+
+/* What the elements of Sec-WebSocket-Protocol or -Extensions are called, of one head. */
+struct offer {
+    struct head_slice names[HEAD_MAX_ITEMS];
+    size_t count;
 };
 
 /* Which way the request came, for the headers that we own. */
 struct request_via {
     const char *client_addr; /* the peer's address as text, mapped IPv4 as IPv4, no brackets, no port */
     bool client_tls;
-    bool client_trusted;      /* the peer is in trustedProxies: incoming X-Forwarded-* are kept, its address appended */
-    const char *backend_host; /* the Host to send when headers.keepHost is false: host[:port], port left out when default */
+    bool client_trusted; /* the peer is in trustedProxies: its X-Forwarded-* are kept, its address appended */
+    /* The Host to send when headers.keepHost is false: host[:port], the port left out when it is the default. */
+    const char *backend_host;
 };
 
-/* Checks in the order in which an answer is most useful: form, method, version, Host, Upgrade, Connection,
- * Sec-WebSocket-Version, Key, Protocol and Extensions grammar, no body, Origin against allowedOrigins. */
+/* Checks in the order in which an answer is most useful: method, form of the target, version, Host, Upgrade,
+ * Connection, Sec-WebSocket-Version, Key, Protocol and Extensions grammar, no body, Origin against allowedOrigins.
+ * After a refusal `out` holds what was known by then, for the log: `path` is at least the target as it came. */
 struct verdict request_check(const struct head *h, const uint8_t *bytes, const struct spec_server *server,
                              struct request *out);
 /* The head for the backend. -1 only when `out` cannot hold it. */
 __attribute__((warn_unused_result)) int request_forward(const struct head *h, const uint8_t *bytes,
-                                                        const struct request *r, const struct spec_server *server,
+                                                        const struct request *r,
+                                                        const struct spec_server *server,
                                                         const struct request_via *via, struct buf *out);
+/* Tokens; extensions with their parameters checked by the grammar of RFC 6455 9.1. False: not a list of 1 to
+ * HEAD_MAX_ITEMS of them. No such field: true, none. */
+bool offer_protocols(const struct head *h, const uint8_t *bytes, struct offer *out);
+bool offer_extensions(const struct head *h, const uint8_t *bytes, struct offer *out);
+bool offer_holds(const struct offer *o, const uint8_t *bytes, struct head_slice name,
+                 const uint8_t *name_bytes);
+bool offer_unique(const struct offer *o, const uint8_t *bytes);
 
 #endif

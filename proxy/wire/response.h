@@ -12,8 +12,10 @@
 #include "wire/head.h"
 #include "wire/request.h"
 
-#define RESPONSE_MAX_INTERIM 5
-#define RESPONSE_MAX_BODY    (1024u * 1024)
+#define RESPONSE_MAX_INTERIM         5
+#define RESPONSE_MAX_BODY            (1024u * 1024)
+#define RESPONSE_MAX_CHUNK_EXTENSION 256
+#define RESPONSE_MAX_TRAILER         4096
 
 enum response_kind {
     RESPONSE_UPGRADE = 0, /* a 101 that holds in every point */
@@ -22,13 +24,14 @@ enum response_kind {
     RESPONSE_BAD,         /* 502 */
 };
 
-#define RESPONSE_RSV1 0x40
+#define RESPONSE_RSV1    0x40
 #define RESPONSE_RSV_ALL 0x70
 
 struct response {
     enum response_kind kind;
-    const char *why;  /* of RESPONSE_BAD */
-    uint8_t rsv_mask; /* RSV bits that the agreed extensions may set on data frames, as they stand in byte 0 */
+    const char *why; /* of RESPONSE_BAD */
+    uint8_t
+        rsv_mask; /* RSV bits that the agreed extensions may set on data frames, as they stand in byte 0 */
     struct head_slice protocol; /* Sec-WebSocket-Protocol agreed on; len 0: none */
 };
 
@@ -42,21 +45,25 @@ struct body {
     uint64_t left;     /* of the length, or of the current chunk */
     uint64_t total;    /* bytes passed, framing included */
     int chunk_state;   /* of the chunk scanner */
+    uint32_t digits;   /* of the size of the current chunk */
+    uint32_t loose;    /* bytes of the current chunk's extensions, or of the trailer */
     bool done, failed; /* failed: bad chunk, or over RESPONSE_MAX_BODY */
 };
 
 /* The verified 101, hop-by-hop fields replaced by exactly `Connection: Upgrade` and `Upgrade: websocket`. */
 __attribute__((warn_unused_result)) int response_forward_upgrade(const struct head *h, const uint8_t *bytes,
                                                                  struct buf *out);
-/* Another answer: status line and fields, hop-by-hop ones replaced by `Connection: close`; sets up the body.
+/* Another answer: status line and fields, hop-by-hop ones replaced by `Connection: close` (in a 426 with `Upgrade:
+ * websocket`, which it must carry); sets up the body.
  * Content-Length twice or unreadable, or beside Transfer-Encoding, or a coding other than chunked: -1 (502). */
 __attribute__((warn_unused_result)) int response_forward_final(const struct head *h, const uint8_t *bytes,
                                                                struct buf *out, struct body *body);
-/* How many of these bytes belong to the body and go to the client; sets done or failed. */
+/* How many of these bytes belong to the body and go to the client; sets done or failed. A body over RESPONSE_MAX_BODY
+ * (framing included) is cut there and failed: its head has long gone on. Of BODY_UNTIL_EOF the caller sees the end. */
 size_t body_feed(struct body *b, const uint8_t *bytes, size_t len);
 
 /* An answer of our own: text/plain body `why`, Connection: close, Content-Length; 426 also carries
- * `Upgrade: websocket`, and `Sec-WebSocket-Version: 13`; 405 `Allow: GET`; 503 nothing more. */
+ * `Upgrade: websocket` (and its connection option: RFC 9110 7.8) and `Sec-WebSocket-Version: 13`; 405 `Allow: GET`. */
 __attribute__((warn_unused_result)) int answer_emit(int status, const char *why, struct buf *out);
 const char *answer_reason(int status);
 
