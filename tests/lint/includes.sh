@@ -75,7 +75,7 @@ check_vendor_include() { # FILE LINE NAME
 check_header() { # FILE
     local guard text keys order key
     guard=$(tr 'a-z/.' 'A-Z__' <<<"$1" | tr -c 'A-Z0-9_\n' _)
-    grep -qx "#ifndef $guard" "$1" && grep -qx "#define $guard" "$1" || complain "$1: the guard must be $guard"
+    [ "$(grep -cxE "#(ifndef|define) $guard" "$1")" = 2 ] || complain "$1: the guard must be $guard"
     text=$(awk '{ print } /\*\// { exit }' "$1")
     [[ $text == "/* ${1##*/} - "?* ]] || complain "$1: must open with \"/* ${1##*/} - what it is\" (style.md C8)"
     keys=$(sed -nE 's/^ \* ([A-Z][a-z]+): .*/\1/p' <<<"$text" | tr '\n' ' ')

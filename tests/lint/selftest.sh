@@ -45,7 +45,7 @@ sees() {
 }
 
 fresh
-for lint in includes format banned tidy; do
+for lint in includes format banned tidy shell; do
     "$copy/tests/lint/$lint.sh" "$copy" || { echo "$lint.sh fails on a clean tree" && exit 1; }
 done
 
@@ -91,12 +91,18 @@ for call in 'strcpy(a, b)' 'strcat(a, b)' 'sprintf(a, "%s", b)' 'gets(a)' 'atoi(
     printf '%s;\n' "$call" >>"$copy/proxy/base/low.c"
     sees banned "$call"
 done
-for host in pypi .org registry.npmjs .org deb.debian .org files.pythonhosted .org; do
-    case $host in .*) echo "see https://$name$host/x" >"$copy/deploy/notes.md" && sees banned "$name$host" ;; *) name=$host ;; esac
+for host in pypi+org registry.npmjs+org deb.debian+org files.pythonhosted+org; do
+    host=${host/+/.}
+    echo "see https://$host/x" >"$copy/deploy/notes.md"
+    sees banned "$host"
 done
-for tool in pki''ll kill''all; do
+empty='' # so that the words do not stand here either
+for tool in "p${empty}kill" "kill${empty}all"; do
     echo "$tool nginx" >"$copy/tests/stop.sh"
     sees banned "$tool"
 done
-echo "$checks planted violations, all seen" | if [ $failed = 0 ]; then cat; else cat >/dev/null; fi
+
+printf '#!/bin/bash\nfor f in $(ls); do rm $f/*; cd $1; done\n' >"$copy/tests/stop.sh"
+sees shell 'SC2'
+[ $failed = 1 ] || echo "$checks planted violations, all seen"
 exit $failed
