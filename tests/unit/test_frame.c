@@ -196,6 +196,8 @@ static void message_limit_is_kept_before_the_payload(void **state)
 {
     static const struct stream_case cases[] = {
         {"as long as the limit", "82 03 616263", BACKEND, .max_bytes = 3, .pass = 5},
+        {"one byte longer, all of it there", "82 04 61616161", BACKEND, .max_bytes = 3, .violation = 1009,
+         .known_at = 2},
         {"one byte longer, before the mask key", "82 84", CLIENT, .max_bytes = 3, .violation = 1009,
          .known_at = 2},
         {"2^60", "82 7f 1000000000000000", BACKEND, .max_bytes = 3, .violation = 1009, .known_at = 10},
