@@ -2,8 +2,8 @@
  *
  *   bench_echo --port N       (port 0: any free one; the first line of stdout names it)
  *
- * A frame is sent back as it comes in, piece by piece, never collected; a Close is sent back, then the
- * connection is closed. Source: RFC 6455 4.2.2 (Sec-WebSocket-Accept), 5.2 and 5.3 (frames, masking). */
+ * A frame is sent back as it comes in, piece by piece, never collected. After a Close the connection ends.
+ * Source:  RFC 6455 4.2.2 (Sec-WebSocket-Accept), 5.2 and 5.3 (frames, masking) */
 #include "bench/net.h"
 
 #include <errno.h>

@@ -1,16 +1,16 @@
 /* load.c - the load generator of the bench: WebSocket clients in a closed loop
  *
- *   bench_load MODE --port N [--tls] [--connections N] [--inflight K] [--size BYTES] [--warmup MS] [--time
- * MS]
- *              [--cpu-of FILE]...
+ *   bench_load MODE --port N [--tls] [--connections N] [--inflight K] [--size BYTES]
+ *              [--warmup MS] [--time MS] [--cpu-of FILE]...
  *
- *   echo     N connections, each with K messages in flight, for --time after --warmup; a message is one echo,
- * there and back connect  N at a time: connect, handshake, one echo, Close, EOF, again; counts whole ones
- *   idle     N connections, one echo each, then held until stdin ends; prints a first line when all are open
+ * echo:    N connections, each with K messages in flight, for --time after --warmup; a message is one echo,
+ *          there and back
+ * connect: N at a time: connect, handshake, one echo, Close, EOF, and again; counts those that came to the EOF
+ * idle:    N connections, one echo each, then held until stdin ends; prints a first line when all are open
  *
- * --cpu-of names a /proc/PID/task/TID/schedstat of the process under test: "cpu_ns" is what they used while
- * it was counted. One JSON object on stdout; what went wrong first, on stderr. Exit 1 when nothing could be
- * counted. */
+ * --cpu-of names a /proc/PID/task/TID/schedstat of what is measured: "cpu_ns" is what these used meanwhile.
+ * --time is stretched, by 30 s at most, until one message was counted. Prints one JSON object; what went wrong
+ * first, on stderr. Exit 1 when nothing could be counted. */
 #include "bench/net.h"
 #include "bench/peer.h"
 
@@ -228,8 +228,8 @@ static int measure(struct load *l, const char *what)
     l->counting = true;
     const uint64_t cpu_before = cpu_ns(l), start = net_now_ns(), until = start + l->time_ns;
     now = start;
-    while (now < until && l->errors < CONNECT_ERRORS)
-        now = turn(l, until);
+    while ((now < until || (!l->done && now < until + OPEN_LIMIT_NS)) && l->errors < CONNECT_ERRORS)
+        now = turn(l, now < until ? until : until + OPEN_LIMIT_NS);
     print_counts(l, what, now - start, cpu_ns(l) - cpu_before);
     return l->done ? 0 : 1;
 }

@@ -2,8 +2,8 @@
  * Shape:   port -> non-blocking socket with TCP_NODELAY
  * Units:   *_ns nanoseconds of CLOCK_MONOTONIC; ports in host order
  * Owner:   a socket handed out is the caller's
- * Errors:  net_connect and net_accept return -1 with errno; all others end the program with a sentence: a
- * bench that cannot do what it was asked to must not go on Threads: one */
+ * Errors:  net_connect and net_accept return -1 with errno; all others end the program with a sentence
+ * Threads: one */
 #ifndef TESTS_BENCH_NET_H
 #define TESTS_BENCH_NET_H
 

@@ -2,10 +2,10 @@
  * Shape:   connect -> (TLS) -> handshake -> equal binary messages, each echoed -> Close answered -> EOF
  * Units:   *_bytes, *_ns; `events` are EPOLL*
  * Owner:   peer_start ... peer_end; the plan outlives its peers
- * Errors:  -1 when the connection failed or an answer differs by one byte from what it must be; `why` of the
- * plan says it Limits:  an answer's head PEER_HEAD_BYTES; messages in flight PEER_INFLIGHT_MAX Threads: one
- * Source:  RFC 6455 4.1, 5.2, 5.5.1. The masking key is the same for every frame of a run: fine for a load
- * generator only */
+ * Errors:  -1 when the connection failed or an answer differs by one byte; `why` of the plan says which
+ * Limits:  an answer's head PEER_HEAD_BYTES; messages in flight PEER_INFLIGHT_MAX
+ * Threads: one
+ * Source:  RFC 6455 4.1, 5.2, 5.5.1; one masking key for all frames, which only a load generator may do */
 #ifndef TESTS_BENCH_PEER_H
 #define TESTS_BENCH_PEER_H
 
