@@ -1,5 +1,6 @@
 """Fixtures of the integration tests; see support/ for what they hand out."""
 
+import contextlib
 import os
 import subprocess
 
@@ -19,16 +20,13 @@ def sanitized():
     return is_sanitized()
 
 
-@pytest.fixture
-def start_proxy(tmp_path):
-    """start_proxy(spec_text, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10) -> Proxy, ready.
-
-    wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
+@contextlib.contextmanager
+def _starter(folder):
     started = []
 
     def start(spec_text, *, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10.0):
         assert os.path.exists(BINARY), f"{BINARY} is not built"
-        path = tmp_path / f"spec{len(started)}.yaml"
+        path = folder / f"spec{len(started)}.yaml"
         path.write_text(spec_text)
         command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args]
         proxy = Proxy(command, env, preexec)
@@ -48,3 +46,19 @@ def start_proxy(tmp_path):
         except (AssertionError, subprocess.SubprocessError) as e:
             failures.append(str(e))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def start_proxy(tmp_path):
+    """start_proxy(spec_text, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10) -> Proxy, ready.
+
+    wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
+    with _starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_module_proxy(tmp_path_factory):
+    """The same for a proxy that all tests of a module share."""
+    with _starter(tmp_path_factory.mktemp("proxy")) as start:
+        yield start

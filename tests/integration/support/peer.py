@@ -1,11 +1,13 @@
 """One end of a connection in the test's hands: plain or TLS, byte by byte if need be.
 
 TLS runs over memory BIOs, so that a test decides what goes on the wire and when: records cut into single bytes,
-an end with or without close_notify, half-closes."""
+an end with or without close_notify, half-closes. One thread may send while another one reads."""
 
+import select
 import socket
 import ssl
 import struct
+import threading
 import time
 
 from . import frames, http1
@@ -27,6 +29,9 @@ class Peer:
         self.eof = False
         self.clean_eof = True  # on TLS: close_notify came before the end
         self.reset = False
+        self.tls_lock = threading.Lock()  # for moments only
+        self.send_lock = threading.Lock()  # taken first, held while the socket takes the bytes
+        sock.settimeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self):
@@ -60,9 +65,11 @@ class Peer:
         self._flush(chunk)
 
     def _flush(self, chunk=None):
-        data = self.tls_out.read()
-        if data:
-            self._send_raw(data, chunk)
+        with self.send_lock:
+            with self.tls_lock:
+                data = self.tls_out.read()
+            if data:
+                self._send_raw(data, chunk)
 
     # bytes out
 
@@ -82,8 +89,11 @@ class Peer:
             return
         step = chunk or 16384
         for at in range(0, len(data), step):
-            self.tls.write(data[at : at + step])
-            self._flush()
+            with self.send_lock:
+                with self.tls_lock:
+                    self.tls.write(data[at : at + step])
+                    records = self.tls_out.read()
+                self._send_raw(records)
 
     def try_send(self, data, chunk=None):
         """Like send; False when the other end has gone meanwhile, which is fine for input that is refused early."""
@@ -106,9 +116,10 @@ class Peer:
 
     def _recv_raw(self, deadline, size=65536):
         left = deadline - time.monotonic()
-        if left <= 0:
+        poll = select.poll()  # not the socket's own timeout, which a sending thread uses
+        poll.register(self.sock, select.POLLIN)
+        if left <= 0 or not poll.poll(left * 1000):
             raise TimeoutError("nothing came")
-        self.sock.settimeout(left)
         try:
             return self.sock.recv(size)
         except ConnectionResetError:
@@ -124,14 +135,17 @@ class Peer:
                 data = self._recv_raw(deadline)
             else:
                 try:
-                    data = self.tls.read(65536)
+                    with self.tls_lock:
+                        data = self.tls.read(65536)
                 except ssl.SSLWantReadError:
-                    self._flush()
+                    if self.tls_out.pending:
+                        self._flush()
                     raw = self._recv_raw(deadline)
-                    if raw:
-                        self.tls_in.write(raw)
-                    else:
-                        self.tls_in.write_eof()
+                    with self.tls_lock:
+                        if raw:
+                            self.tls_in.write(raw)
+                        else:
+                            self.tls_in.write_eof()
                     continue
                 except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as e:
                     self.clean_eof = isinstance(e, ssl.SSLZeroReturnError)
@@ -241,10 +255,11 @@ class Peer:
     def half_close(self):
         """No more bytes from here: FIN, on TLS with a close_notify in front."""
         if self.tls:
-            try:
-                self.tls.unwrap()
-            except ssl.SSLError:
-                pass
+            with self.tls_lock:
+                try:
+                    self.tls.unwrap()
+                except ssl.SSLError:
+                    pass
             self._flush()
         self.sock.shutdown(socket.SHUT_WR)
 
