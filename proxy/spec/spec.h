@@ -17,15 +17,17 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SPEC_MAX_BYTES       (64u * 1024 * 1024) /* 4,096 servers with inline certificates fit */
-#define SPEC_MAX_SERVERS     4096
-#define SPEC_MAX_DEPTH       8
-#define SPEC_MAX_LIST        256
-#define SPEC_MAX_SCALAR      (256u * 1024)
-#define SPEC_MAX_PEM_BYTES   65536 /* a certificate chain, a key or a CA bundle given inline */
-#define SPEC_MAX_FILE_BYTES  (1024u * 1024) /* a CA file may be a system's whole bundle */
-#define SPEC_MAX_PROBLEMS    1000
-#define SPEC_MAX_NAME        317 /* namespace/name: 63 + 1 + 253 */
+#define SPEC_MAX_BYTES      (64u * 1024 * 1024) /* 4,096 servers with inline certificates fit */
+#define SPEC_MAX_SERVERS    4096
+#define SPEC_MAX_DEPTH      8
+#define SPEC_MAX_LIST       256
+#define SPEC_MAX_SCALAR     (256u * 1024)
+#define SPEC_MAX_PEM_BYTES  65536          /* a certificate chain, a key or a CA bundle given inline */
+#define SPEC_MAX_FILE_BYTES (1024u * 1024) /* a CA file may be a system's whole bundle */
+#define SPEC_MAX_PROBLEMS   1000
+#define SPEC_MAX_HEADERS_BYTES                                                                               \
+    8192u                 /* all names and values of headers.set, so that a head still fits HEAD_MAX_BYTES */
+#define SPEC_MAX_NAME 317 /* namespace/name: 63 + 1 + 253 */
 
 /* Where a value stood, counted from 1; 0 when the value was not in a file. */
 struct spec_pos {
@@ -82,7 +84,8 @@ struct spec_server {
     bool tls_given;
     struct {
         enum spec_tls_version min_version;
-        struct spec_pem client_ca; /* clientCAFile or clientCABase64; given: clients must show a certificate */
+        struct spec_pem
+            client_ca; /* clientCAFile or clientCABase64; given: clients must show a certificate */
         struct spec_pos pos;
     } tls;
 
