@@ -107,8 +107,7 @@ static bool pump(struct side *from)
             return errno == EAGAIN;
         if (n == 0) {
             from->ended = true;
-            shutdown(to->fd, SHUT_WR);
-            return !to->ended;
+            return !to->ended && shutdown(to->fd, SHUT_WR) == 0;
         }
         if (!put(to, chunk, (size_t)n))
             return false;
