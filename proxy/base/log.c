@@ -134,8 +134,9 @@ void log_begin(struct log_line *l, enum log_level level, const char *event)
         strftime(logger.stamp, sizeof logger.stamp, "%Y-%m-%dT%H:%M:%S", &tm);
         logger.second = now.tv_sec;
     }
-    l->len = (size_t)snprintf(l->text, sizeof l->text, "{\"ts\":\"%s.%03dZ\",\"level\":\"%s\",\"event\":\"%s\"",
-                              logger.stamp, (int)(now.tv_nsec / 1000000), level_names[level], event);
+    l->len =
+        (size_t)snprintf(l->text, sizeof l->text, "{\"ts\":\"%s.%03dZ\",\"level\":\"%s\",\"event\":\"%s\"",
+                         logger.stamp, (int)(now.tv_nsec / 1000000), level_names[level], event);
 }
 
 void log_str(struct log_line *l, const char *key, const char *text)

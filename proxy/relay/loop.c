@@ -52,6 +52,19 @@ int loop_add(struct loop *l, struct loop_fd *f, uint32_t events, struct err *err
     return 0;
 }
 
+int loop_watch(struct loop *l, struct loop_fd *f, uint32_t *watched, uint32_t events, struct err *err)
+{
+    struct epoll_event ev = {.events = events, .data.ptr = f};
+    int op = !events ? EPOLL_CTL_DEL : *watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+    if (events == *watched)
+        return 0;
+    if (epoll_ctl(l->epoll_fd, op, f->fd, &ev))
+        return err_set(err, ERR_IO, "epoll_ctl: %s", strerror(errno));
+    *watched = events;
+    return 0;
+}
+
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ms)
 {
     uint64_t tick = at_ms / LOOP_TICK_MS + 1;
@@ -178,6 +191,7 @@ void loop_run(struct loop *l)
         int n = epoll_wait(l->epoll_fd, events, LOOP_EVENTS, wait_ms(l));
 
         l->now_ms = clock_ms();
+        l->ready_count = n > 0 ? n : 0;
         for (int i = 0; i < n; i++) {
             struct loop_fd *f = events[i].data.ptr;
 

@@ -4,7 +4,8 @@
  * Owner:   loop_fd, loop_timer, loop_task and loop_dead are embedded in their owners, who outlive the turn: an owner
  *          is freed through loop_free_later only, so that an event already fetched finds its memory
  * Errors:  loop_init and loop_add by struct err; nothing else fails
- * Limits:  LOOP_EVENTS a wait; every descriptor once, edge-triggered, for reading and writing, for good
+ * Limits:  LOOP_EVENTS a wait; a stream socket is registered once, edge-triggered, for good (loop_add); loop_watch is
+ *          for descriptors that a library owns
  * Threads: the loop's own
  * Source:  epoll(7); `sock` explains what edge-triggered asks of a reader */
 #ifndef PROXY_RELAY_LOOP_H
@@ -53,6 +54,7 @@ struct loop {
     uint64_t now_ms;
     uint64_t tick; /* the last one swept */
     uint64_t turn;
+    int ready_count; /* descriptors in this turn: how busy it is */
     struct loop_timers slots[LOOP_SLOTS];
     uint64_t used[LOOP_SLOTS / 64]; /* a bit for each slot that may hold timers */
     struct loop_tasks tasks;
@@ -68,6 +70,9 @@ void loop_run(struct loop *l);
 /* Edge-triggered for `events`; closing the descriptor ends it. */
 __attribute__((warn_unused_result)) int loop_add(struct loop *l, struct loop_fd *f, uint32_t events,
                                                  struct err *err);
+/* Level-triggered, for `events` from now on; 0 ends it. `watched` is the caller's note of what it asked last. */
+__attribute__((warn_unused_result)) int loop_watch(struct loop *l, struct loop_fd *f, uint32_t *watched,
+                                                   uint32_t events, struct err *err);
 /* Fires at or after at_ms. Moves a timer that is set. */
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ms);
 void loop_timer_clear(struct loop_timer *t);

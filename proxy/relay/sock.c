@@ -1,6 +1,8 @@
 #include "relay/sock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -120,7 +122,20 @@ int sock_global_init(struct err *err)
     return 0;
 }
 
-int sock_open(struct sock *s, struct loop *l, int fd, void (*ready)(struct loop_fd *, uint32_t), struct err *err)
+void sock_set_options(int fd)
+{
+    int on = 1, idle_s = SOCK_KEEPALIVE_IDLE_S, interval_s = SOCK_KEEPALIVE_INTERVAL_S;
+    unsigned user_ms = SOCK_USER_TIMEOUT_MS;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof user_ms);
+}
+
+int sock_open(struct sock *s, struct loop *l, int fd, void (*ready)(struct loop_fd *, uint32_t),
+              struct err *err)
 {
     *s = (struct sock){.lf = {.fd = fd, .ready = ready}};
     if (loop_add(l, &s->lf, SOCK_EVENTS, err)) {
@@ -131,18 +146,19 @@ int sock_open(struct sock *s, struct loop *l, int fd, void (*ready)(struct loop_
 }
 
 /* Counts KeyUpdates: each costs a key derivation and none is ever needed at this rate (RFC 8446 5.5). */
-static void on_tls_message(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl, void *arg)
+static void on_tls_message(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl,
+                           void *arg)
 {
     struct sock *s = arg;
-    uint32_t second;
+    struct timespec now;
 
     (void)version;
     (void)ssl;
     if (sent || type != SSL3_RT_HANDSHAKE || len < 1 || *(const uint8_t *)bytes != SSL3_MT_KEY_UPDATE)
         return;
-    second = (uint32_t)time(NULL);
-    if (second != s->rekey_second) {
-        s->rekey_second = second;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if ((uint32_t)now.tv_sec != s->rekey_second) {
+        s->rekey_second = (uint32_t)now.tv_sec;
         s->rekeys = 0;
     }
     if (s->rekeys <= SOCK_MAX_REKEYS)
@@ -204,6 +220,9 @@ void sock_event(struct sock *s, uint32_t events)
         s->readable = true;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
         s->writable = true;
+    /* OpenSSL may have wanted to write before it could read on. */
+    if (s->ssl)
+        s->tls_more = true;
 }
 
 static ssize_t tls_read(struct sock *s, uint8_t *bytes, size_t cap)
@@ -221,9 +240,11 @@ static ssize_t tls_read(struct sock *s, uint8_t *bytes, size_t cap)
     s->tls_more = false;
     if (error == SSL_ERROR_ZERO_RETURN)
         return SOCK_EOF;
-    if ((error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) ||
-        (error == SSL_ERROR_SYSCALL && !s->last_errno))
+    if (error == SSL_ERROR_SYSCALL && !s->last_errno) {
+        /* A FIN without close_notify. Frames show what was cut, so this is an end like any other, but it is said. */
         s->truncated = true;
+        return SOCK_EOF;
+    }
     return tls_failed(s, error);
 }
 
@@ -299,6 +320,20 @@ void sock_close(struct sock *s, bool abort)
     s->lf.fd = -1;
 }
 
+bool sock_saw_http(const struct sock *s)
+{
+    return s->ssl && ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST;
+}
+
+void sock_drop_tls(struct sock *s)
+{
+    SSL_set_quiet_shutdown(s->ssl, 1);
+    SSL_free(s->ssl);
+    s->ssl = NULL;
+    s->tls_dead = s->tls_more = false;
+    ERR_clear_error();
+}
+
 bool sock_is_open(const struct sock *s)
 {
     return s->lf.fd >= 0;
@@ -310,8 +345,6 @@ const char *sock_why(const struct sock *s, char *text, size_t cap)
 
     if (s->rekeys > SOCK_MAX_REKEYS)
         snprintf(text, cap, "too many TLS KeyUpdates");
-    else if (s->truncated)
-        snprintf(text, cap, "ended TLS without close_notify");
     else if (code && ERR_reason_error_string(code))
         snprintf(text, cap, "TLS: %s", ERR_reason_error_string(code));
     else if (s->last_errno)

@@ -26,6 +26,10 @@
 #define SOCK_MAX_REKEYS 32
 #define SOCK_TLS_TURN   65536
 
+#define SOCK_USER_TIMEOUT_MS      30000
+#define SOCK_KEEPALIVE_IDLE_S     60
+#define SOCK_KEEPALIVE_INTERVAL_S 15
+
 struct sock {
     struct loop_fd lf;
     SSL *ssl; /* NULL: plain */
@@ -33,16 +37,19 @@ struct sock {
     uint32_t rekey_second;
     uint32_t turn_bytes; /* TLS: read from the wire in the current call */
     uint8_t rekeys;
-    bool readable;  /* the kernel may hold bytes or an end for us */
-    bool writable;  /* the kernel may take bytes */
-    bool hup;       /* an end has been announced: a short read proves nothing any more */
-    bool tls_more;  /* OpenSSL may hold bytes that it has read already */
-    bool tls_dead;  /* a fatal error: SSL_shutdown and SSL_write are forbidden */
-    bool tls_open;  /* the TLS handshake is over */
+    bool readable; /* the kernel may hold bytes or an end for us */
+    bool writable; /* the kernel may take bytes */
+    bool hup;      /* an end has been announced: a short read proves nothing any more */
+    bool tls_more; /* OpenSSL may hold bytes that it has read already */
+    bool tls_dead; /* a fatal error: SSL_shutdown and SSL_write are forbidden */
+    bool tls_open; /* the TLS handshake is over */
     bool fin_sent;
     bool truncated; /* TLS ended without close_notify */
 };
 
+/* What every TCP socket of ours has, set on a listener for those it accepts: no delay, keepalive after a quiet minute,
+ * and an end when what was sent stays unacknowledged, or a window shut, for SOCK_USER_TIMEOUT_MS (bar S37). */
+void sock_set_options(int fd);
 /* Takes over fd (non-blocking) and adds it to the loop. On -1 the fd is still the caller's. */
 __attribute__((warn_unused_result)) int sock_open(struct sock *s, struct loop *l, int fd,
                                                   void (*ready)(struct loop_fd *, uint32_t), struct err *err);
@@ -65,6 +72,10 @@ ssize_t sock_write(struct sock *s, const uint8_t *bytes, size_t len);
 void sock_fin(struct sock *s);
 /* abort: RST instead of FIN. Safe on a closed or zeroed-with-fd -1 sock. */
 void sock_close(struct sock *s, bool abort);
+/* Did the TLS handshake fail because the peer spoke HTTP? Asked right behind sock_handshake. */
+bool sock_saw_http(const struct sock *s);
+/* Goes on in plain, to tell such a peer. */
+void sock_drop_tls(struct sock *s);
 bool sock_is_open(const struct sock *s);
 /* What the last SOCK_ERROR was, as text for a log. */
 const char *sock_why(const struct sock *s, char *text, size_t cap);

@@ -1,0 +1,167 @@
+#include "relay/dial.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void try_next(struct dial *d);
+
+static void finish(struct dial *d, bool ok)
+{
+    loop_timer_clear(&d->timer);
+    d->done(d, ok);
+}
+
+static void failed(struct dial *d, int status, const char *what, const char *why)
+{
+    char text[ADDR_TEXT_BYTES];
+
+    d->status = status;
+    snprintf(d->why, sizeof d->why, "backend %s: %s%s%s", addr_text(&d->addr, text), what, why ? ": " : "",
+             why ? why : "");
+    sock_close(&d->pair->backend.sock, true);
+    try_next(d);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+    struct dial *d = (struct dial *)((char *)t - offsetof(struct dial, timer));
+
+    if (d->query.waiting) {
+        resolve_cancel(&d->query);
+        d->status = 504;
+        snprintf(d->why, sizeof d->why, "resolving the backend's name took too long");
+        finish(d, false);
+        return;
+    }
+    failed(d, 504, d->connected ? "no TLS handshake in time" : "no connection in time", NULL);
+}
+
+static void step_tls(struct dial *d)
+{
+    struct sock *s = &d->pair->backend.sock;
+    const char *verify;
+    char text[128];
+    int r = sock_handshake(s);
+
+    if (r == SOCK_AGAIN)
+        return;
+    if (r == 1) {
+        finish(d, true);
+        return;
+    }
+    verify = tls_verify_error(s->ssl);
+    failed(d, 502, verify ? "its certificate is refused" : "TLS handshake",
+           verify ? verify : sock_why(s, text, sizeof text));
+}
+
+static void on_connected(struct dial *d)
+{
+    SSL *ssl;
+
+    d->connected = true;
+    if (!d->pair->server->dial.ctx) {
+        finish(d, true);
+        return;
+    }
+    ssl = tls_dial_new(&d->pair->server->dial);
+    if (!ssl || sock_start_tls(&d->pair->backend.sock, ssl, false)) {
+        failed(d, 502, "out of memory for TLS", NULL);
+        return;
+    }
+    step_tls(d);
+}
+
+void dial_ready(struct dial *d, uint32_t events)
+{
+    struct sock *s = &d->pair->backend.sock;
+    int error = 0;
+    socklen_t len = sizeof error;
+
+    sock_event(s, events);
+    if (d->connected) {
+        step_tls(d);
+        return;
+    }
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        getsockopt(s->lf.fd, SOL_SOCKET, SO_ERROR, &error, &len);
+        failed(d, error == ETIMEDOUT ? 504 : 502, "connect", strerror(error ? error : ECONNREFUSED));
+    } else if (events & EPOLLOUT) {
+        on_connected(d);
+    }
+}
+
+static void try_next(struct dial *d)
+{
+    struct pair *p = d->pair;
+    struct sockaddr_storage ss;
+    void (*ready)(struct loop_fd *, uint32_t) = p->backend.sock.lf.ready;
+    socklen_t len;
+    struct err err;
+    int fd;
+
+    if (d->next == d->count) {
+        finish(d, false);
+        return;
+    }
+    d->addr = (struct addr){.ip = d->ips[d->next++], .port = p->server->spec->backend.port};
+    d->connected = false;
+    len = addr_to_sockaddr(&d->addr, &ss);
+    fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        failed(d, 502, "socket", strerror(errno));
+        return;
+    }
+    sock_set_options(fd);
+    if (connect(fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS) {
+        int error = errno;
+
+        close(fd);
+        failed(d, 502, "connect", strerror(error));
+        return;
+    }
+    if (sock_open(&p->backend.sock, &p->relay->loop, fd, ready, &err)) {
+        close(fd);
+        failed(d, 502, err.msg, NULL);
+        return;
+    }
+    loop_timer_set(&p->relay->loop, &d->timer, p->relay->loop.now_ms + p->server->spec->timeouts.connect_ms);
+}
+
+static void on_resolved(struct resolve_query *q, const struct in6_addr *ips, size_t count, const char *why)
+{
+    struct dial *d = (struct dial *)((char *)q - offsetof(struct dial, query));
+
+    if (!count) {
+        d->status = 502;
+        snprintf(d->why, sizeof d->why, "%s: %s", d->pair->server->spec->backend.host, why);
+        finish(d, false);
+        return;
+    }
+    memcpy(d->ips, ips, count * sizeof *ips);
+    d->count = count;
+    try_next(d);
+}
+
+void dial_start(struct dial *d, struct pair *p, void (*done)(struct dial *d, bool ok))
+{
+    const struct spec_server *spec = p->server->spec;
+
+    *d = (struct dial){.pair = p, .done = done, .query.done = on_resolved, .timer.fire = on_timer};
+    if (addr_parse_ip(spec->backend.host, &d->ips[0])) {
+        d->count = 1;
+        try_next(d);
+        return;
+    }
+    loop_timer_set(&p->relay->loop, &d->timer, p->relay->loop.now_ms + spec->timeouts.connect_ms);
+    resolve_start(p->relay->resolver, spec->backend.host, &d->query);
+}
+
+void dial_cancel(struct dial *d)
+{
+    resolve_cancel(&d->query);
+    loop_timer_clear(&d->timer);
+}

@@ -1,0 +1,525 @@
+#include "relay/handshake.h"
+
+#include "base/log.h"
+#include "relay/dial.h"
+#include "wire/request.h"
+#include "wire/response.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum state {
+    CLIENT_TLS = 0,
+    CLIENT_HEAD,
+    DIAL,
+    BACKEND_HEAD,
+    BODY,   /* the backend's other answer streams through */
+    LINGER, /* all is said: read and drop until the client ends it */
+};
+
+struct handshake {
+    struct pair *pair;
+    struct loop_dead dead;
+    enum state state;
+    int interim;
+    uint64_t limit_ms;
+    size_t lingered_bytes;
+    struct buf client_in, backend_in;
+    struct head request_head, response_head;
+    struct request request;
+    struct dial dial;
+    struct body body;
+};
+
+static void release(struct loop_dead *d)
+{
+    struct handshake *h = (struct handshake *)((char *)d - offsetof(struct handshake, dead));
+
+    buf_free(&h->client_in);
+    buf_free(&h->backend_in);
+    free(h);
+}
+
+/* The handshake goes, the pair stays. */
+static void leave(struct handshake *h)
+{
+    dial_cancel(&h->dial);
+    h->pair->handshake = NULL;
+    loop_free_later(&h->pair->relay->loop, &h->dead);
+}
+
+static void end(struct handshake *h, bool abort)
+{
+    pair_end(h->pair, abort);
+    leave(h);
+}
+
+void handshake_abort(struct handshake *h)
+{
+    end(h, true);
+}
+
+static void deadline(struct handshake *h, uint64_t ms)
+{
+    struct loop *l = &h->pair->relay->loop;
+    uint64_t at = l->now_ms + ms;
+
+    loop_timer_set(l, &h->pair->timer, at < h->limit_ms ? at : h->limit_ms);
+}
+
+static void log_connection(struct handshake *h, struct log_line *l)
+{
+    const struct pair *p = h->pair;
+    const uint8_t *bytes = h->client_in.data;
+    const struct head_slice path = h->request.path;
+    char text[ADDR_TEXT_BYTES];
+
+    log_num(l, "conn", p->conn);
+    log_str(l, "server", p->server->spec->name);
+    log_str(l, "client", addr_text(&p->client_addr, text));
+    if (sock_is_open(&p->backend.sock))
+        log_str(l, "backend", addr_text(&h->dial.addr, text));
+    if (h->request.host.len)
+        log_bytes(l, "host", bytes + h->request.host.off, h->request.host.len);
+    if (path.len) {
+        /* Without the query, which is where tokens travel. */
+        const uint8_t *query = memchr(bytes + path.off, '?', path.len);
+
+        log_bytes(l, "path", bytes + path.off, query ? (size_t)(query - bytes) - path.off : path.len);
+    }
+}
+
+static void log_refuse(struct handshake *h, int status, const char *by, const char *why)
+{
+    struct log_line l;
+    enum log_level level = h->client_in.len || status ? LOG_INFO : LOG_DEBUG;
+
+    if (!log_wants(level))
+        return;
+    log_begin(&l, level, "refuse");
+    log_connection(h, &l);
+    log_num(&l, "status", (uint64_t)status);
+    log_str(&l, "by", by);
+    log_str(&l, "why", why);
+    log_num(&l, "duration_ms", h->pair->relay->loop.now_ms - h->pair->start_ms);
+    log_end(&l);
+}
+
+/* Everything has been said to the client: FIN, then wait for its end so that no RST overtakes the answer. */
+static void linger(struct handshake *h)
+{
+    struct pair *p = h->pair;
+
+    dial_cancel(&h->dial);
+    side_done(&p->backend, true);
+    h->state = LINGER;
+    h->limit_ms = p->relay->loop.now_ms + HANDSHAKE_LINGER_MS;
+    deadline(h, HANDSHAKE_LINGER_MS);
+    side_fin(&p->client);
+}
+
+static void drop_input(struct handshake *h)
+{
+    struct pair *p = h->pair;
+
+    while (sock_has_input(&p->client.sock)) {
+        ssize_t n = sock_read(&p->client.sock, p->relay->scratch, SIDE_READ_BYTES);
+
+        if (n == SOCK_AGAIN && sock_has_input(&p->client.sock))
+            continue;
+        if (n == SOCK_AGAIN)
+            return;
+        if (n <= 0) {
+            end(h, n < 0);
+            return;
+        }
+        h->lingered_bytes += (size_t)n;
+        if (h->lingered_bytes > HANDSHAKE_LINGER_BYTES) {
+            end(h, true);
+            return;
+        }
+    }
+}
+
+/* Our own answer. `said` goes to the client; `why` to the log, with what only the operator should see. */
+static void refuse(struct handshake *h, int status, const char *said, const char *why)
+{
+    struct buf out;
+
+    log_refuse(h, status, "gateway", why);
+    buf_init(&out, HEAD_MAX_BYTES);
+    if (answer_emit(status, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
+        end(h, true);
+    } else {
+        linger(h);
+        drop_input(h);
+    }
+    buf_free(&out);
+}
+
+/* The client is gone before it could be answered. */
+static void client_gone(struct handshake *h, const char *why)
+{
+    log_refuse(h, 0, "client", why);
+    end(h, false);
+}
+
+static void pull_body(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    uint8_t *bytes = p->relay->scratch;
+
+    while (!h->body.done && !side_waits(&p->client) && sock_has_input(&p->backend.sock)) {
+        ssize_t n = sock_read(&p->backend.sock, bytes, SIDE_READ_BYTES);
+
+        if (n == SOCK_AGAIN)
+            continue;
+        if (n == SOCK_EOF && h->body.kind == BODY_UNTIL_EOF) {
+            h->body.done = true;
+        } else if (n <= 0) {
+            end(h, true); /* cut short: the client must see that it was */
+            return;
+        } else if (side_send(&p->client, bytes, body_feed(&h->body, bytes, (size_t)n)) || h->body.failed) {
+            end(h, true);
+            return;
+        }
+    }
+    if (h->body.done)
+        linger(h);
+}
+
+/* The backend's own answer, as it is. */
+static void relay_answer(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    const uint8_t *rest = h->backend_in.data + h->response_head.len;
+    size_t rest_len = h->backend_in.len - h->response_head.len;
+    struct buf out;
+
+    buf_init(&out, 2 * HEAD_MAX_BYTES);
+    if (response_forward_final(&h->response_head, h->backend_in.data, &out, &h->body)) {
+        buf_free(&out);
+        refuse(h, 502, "the backend's answer is not valid HTTP",
+               "the backend's answer has no usable length: Content-Length or Transfer-Encoding");
+        return;
+    }
+    log_refuse(h, h->response_head.status, "backend", "the backend did not switch protocols");
+    h->state = BODY;
+    h->limit_ms = p->relay->loop.now_ms + HANDSHAKE_TOTAL_MS;
+    deadline(h, HANDSHAKE_TOTAL_MS);
+    if (side_send(&p->client, out.data, out.len) ||
+        side_send(&p->client, rest, body_feed(&h->body, rest, rest_len)) || h->body.failed)
+        end(h, true);
+    else
+        pull_body(h);
+    buf_free(&out);
+}
+
+static void log_open(struct handshake *h, struct head_slice protocol)
+{
+    const struct pair *p = h->pair;
+    struct log_line l;
+
+    if (!log_wants(LOG_INFO))
+        return;
+    log_begin(&l, LOG_INFO, "open");
+    log_connection(h, &l);
+    if (protocol.len)
+        log_bytes(&l, "protocol", h->backend_in.data + protocol.off, protocol.len);
+    if (p->client.sock.ssl)
+        log_str(&l, "tls", tls_version(p->client.sock.ssl));
+    log_num(&l, "handshake_ms", p->relay->loop.now_ms - p->start_ms);
+    log_end(&l);
+}
+
+static void open_tunnel(struct handshake *h, const struct response *r)
+{
+    struct pair *p = h->pair;
+    size_t client_at = h->request_head.len, backend_at = h->response_head.len;
+    struct buf out;
+
+    buf_init(&out, 2 * HEAD_MAX_BYTES);
+    if (response_forward_upgrade(&h->response_head, h->backend_in.data, &out) ||
+        side_send(&p->client, out.data, out.len)) {
+        buf_free(&out);
+        end(h, true);
+        return;
+    }
+    buf_free(&out);
+    log_open(h, r->protocol);
+    leave(h);
+    pair_start(p, r->rsv_mask, h->client_in.data + client_at, h->client_in.len - client_at,
+               h->backend_in.data + backend_at, h->backend_in.len - backend_at);
+}
+
+/* Parses what has come; true when the answer needs more bytes. */
+static bool take_answer(struct handshake *h)
+{
+    for (;;) {
+        enum head_result result = head_parse(&h->response_head, h->backend_in.data, h->backend_in.len);
+        struct response r;
+
+        if (result == HEAD_MORE)
+            return true;
+        if (result != HEAD_DONE) {
+            refuse(h, 502, "the backend's answer is not valid HTTP", h->response_head.why);
+            return false;
+        }
+        r = response_check(&h->response_head, h->backend_in.data, &h->request_head, h->client_in.data,
+                           &h->request);
+        switch (r.kind) {
+        case RESPONSE_UPGRADE: open_tunnel(h, &r); return false;
+        case RESPONSE_FINAL: relay_answer(h); return false;
+        case RESPONSE_BAD:
+            refuse(h, 502, "the backend's answer to the WebSocket handshake is not valid", r.why);
+            return false;
+        case RESPONSE_INTERIM: break;
+        }
+        if (++h->interim > RESPONSE_MAX_INTERIM) {
+            refuse(h, 502, "the backend's answer is not valid HTTP", "the backend sent too many 1xx answers");
+            return false;
+        }
+        buf_consume(&h->backend_in, h->response_head.len);
+        head_init(&h->response_head, HEAD_RESPONSE);
+    }
+}
+
+static void read_answer(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    char text[128];
+
+    while (sock_has_input(&p->backend.sock)) {
+        ssize_t n = sock_read(&p->backend.sock, p->relay->scratch, HEAD_MAX_BYTES);
+
+        if (n == SOCK_AGAIN)
+            continue;
+        if (n == SOCK_EOF) {
+            refuse(h, 502, "the backend closed the connection without an answer",
+                   "the backend closed the connection without a complete answer");
+            return;
+        }
+        if (n < 0) {
+            refuse(h, 502, "the backend closed the connection without an answer",
+                   sock_why(&p->backend.sock, text, sizeof text));
+            return;
+        }
+        if (buf_add(&h->backend_in, p->relay->scratch, (size_t)n)) {
+            refuse(h, 502, "the backend's answer is not valid HTTP",
+                   "the head of the backend's answer is too large");
+            return;
+        }
+        if (!take_answer(h))
+            return;
+    }
+}
+
+static void on_dialled(struct dial *d, bool ok)
+{
+    struct handshake *h = d->pair->handshake;
+    struct pair *p = h->pair;
+    const struct server *s = p->server;
+    char text[ADDR_TEXT_BYTES];
+    struct request_via via = {
+        .client_addr = addr_ip_text(&p->client_addr.ip, text),
+        .client_tls = p->client.sock.ssl != NULL,
+        .client_trusted = server_trusts(s, &p->client_addr.ip),
+        .backend_host = s->backend_host_header,
+    };
+    struct buf out;
+
+    if (!ok) {
+        refuse(h, d->status,
+               d->status == 504 ? "the backend did not answer in time" : "the backend cannot be reached",
+               d->why);
+        return;
+    }
+    buf_init(&out, 2 * HEAD_MAX_BYTES);
+    if (request_forward(&h->request_head, h->client_in.data, &h->request, s->spec, &via, &out) ||
+        side_send(&p->backend, out.data, out.len)) {
+        refuse(h, 502, "the request cannot be forwarded",
+               "the request with the headers that are set is too large");
+    } else {
+        h->state = BACKEND_HEAD;
+        deadline(h, s->spec->timeouts.handshake_ms);
+        read_answer(h); /* nothing yet, unless the backend cut us off */
+    }
+    buf_free(&out);
+}
+
+static void take_request(struct handshake *h)
+{
+    struct verdict v = request_check(&h->request_head, h->client_in.data, h->pair->server->spec, &h->request);
+
+    if (v.status) {
+        refuse(h, v.status, v.why, v.why);
+        return;
+    }
+    if (h->pair->client.sock.hup) {
+        client_gone(h, "the client closed the connection before it was answered");
+        return;
+    }
+    h->state = DIAL;
+    deadline(h, HANDSHAKE_TOTAL_MS);
+    dial_start(&h->dial, h->pair, on_dialled);
+}
+
+static void read_request(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    char text[128];
+
+    while (sock_has_input(&p->client.sock)) {
+        ssize_t n = sock_read(&p->client.sock, p->relay->scratch, HEAD_MAX_BYTES - h->client_in.len);
+
+        if (n == SOCK_AGAIN)
+            continue;
+        if (n <= 0) {
+            client_gone(h, n == SOCK_EOF ? "the client closed the connection before its request was complete"
+                                         : sock_why(&p->client.sock, text, sizeof text));
+            return;
+        }
+        if (buf_add(&h->client_in, p->relay->scratch, (size_t)n)) {
+            end(h, true);
+            return;
+        }
+        switch (head_parse(&h->request_head, h->client_in.data, h->client_in.len)) {
+        case HEAD_MORE: break;
+        case HEAD_DONE: take_request(h); return;
+        case HEAD_BAD: refuse(h, 400, h->request_head.why, h->request_head.why); return;
+        case HEAD_TARGET_TOO_LONG: refuse(h, 414, h->request_head.why, h->request_head.why); return;
+        case HEAD_TOO_LARGE: refuse(h, 431, h->request_head.why, h->request_head.why); return;
+        case HEAD_VERSION: refuse(h, 505, h->request_head.why, h->request_head.why); return;
+        }
+    }
+}
+
+static void step_tls(struct handshake *h)
+{
+    struct sock *s = &h->pair->client.sock;
+    char text[128];
+    int r = sock_handshake(s);
+
+    if (r == SOCK_AGAIN)
+        return;
+    if (r == 1) {
+        h->state = CLIENT_HEAD;
+        read_request(h);
+        return;
+    }
+    if (sock_saw_http(s)) {
+        sock_drop_tls(s);
+        refuse(h, 400, "this port speaks TLS: use wss:// or https://", "plain HTTP on a TLS port");
+        return;
+    }
+    sock_why(s, text, sizeof text);
+    log_refuse(h, 0, "gateway", text);
+    end(h, false);
+}
+
+static void on_client_ready(struct loop_fd *f, uint32_t events)
+{
+    struct pair *p = (struct pair *)((char *)f - offsetof(struct pair, client.sock.lf));
+    struct handshake *h = p->handshake;
+
+    sock_event(&p->client.sock, events);
+    switch (h->state) {
+    case CLIENT_TLS: step_tls(h); break;
+    case CLIENT_HEAD: read_request(h); break;
+    case DIAL:
+    case BACKEND_HEAD:
+        if (p->client.sock.hup)
+            client_gone(h, "the client closed the connection before it was answered");
+        break;
+    case BODY:
+        side_flush(&p->client);
+        if (p->client.out_dead)
+            end(h, true);
+        else
+            pull_body(h);
+        break;
+    case LINGER:
+        side_flush(&p->client);
+        drop_input(h);
+        break;
+    }
+}
+
+static void on_backend_ready(struct loop_fd *f, uint32_t events)
+{
+    struct pair *p = (struct pair *)((char *)f - offsetof(struct pair, backend.sock.lf));
+    struct handshake *h = p->handshake;
+
+    switch (h->state) {
+    case DIAL: dial_ready(&h->dial, events); break;
+    case BACKEND_HEAD:
+        sock_event(&p->backend.sock, events);
+        side_flush(&p->backend);
+        read_answer(h);
+        break;
+    case BODY:
+        sock_event(&p->backend.sock, events);
+        pull_body(h);
+        break;
+    default: break;
+    }
+}
+
+static void on_timer(struct loop_timer *t)
+{
+    struct pair *p = (struct pair *)((char *)t - offsetof(struct pair, timer));
+    struct handshake *h = p->handshake;
+
+    switch (h->state) {
+    case CLIENT_TLS:
+        log_refuse(h, 0, "client", "no TLS handshake in time");
+        end(h, false);
+        break;
+    case CLIENT_HEAD:
+        if (h->client_in.len)
+            refuse(h, 408, "the request was not complete in time", "the request was not complete in time");
+        else
+            client_gone(h, "no request in time");
+        break;
+    case DIAL:
+        refuse(h, 504, "the backend did not answer in time", "dialling the backend took too long");
+        break;
+    case BACKEND_HEAD:
+        refuse(h, 504, "the backend did not answer in time",
+               "the backend did not answer the handshake in time");
+        break;
+    case BODY:
+    case LINGER: end(h, true); break;
+    }
+}
+
+void handshake_start(struct pair *p, struct tls_picker *picker)
+{
+    struct handshake *h = calloc(1, sizeof *h);
+    SSL_CTX *ctx = p->server->accept_ctx;
+    SSL *ssl;
+
+    if (!h) {
+        pair_end(p, true);
+        return;
+    }
+    h->pair = p;
+    h->dead.release = release;
+    h->limit_ms = p->start_ms + HANDSHAKE_TOTAL_MS;
+    buf_init(&h->client_in, HEAD_MAX_BYTES);
+    buf_init(&h->backend_in, 2 * HEAD_MAX_BYTES);
+    head_init(&h->request_head, HEAD_REQUEST);
+    head_init(&h->response_head, HEAD_RESPONSE);
+    p->handshake = h;
+    p->client.sock.lf.ready = on_client_ready;
+    p->backend.sock.lf.ready = on_backend_ready;
+    p->timer.fire = on_timer;
+    h->state = ctx ? CLIENT_TLS : CLIENT_HEAD;
+    deadline(h, p->server->spec->timeouts.handshake_ms);
+    if (!ctx)
+        return;
+    ssl = tls_accept_new(ctx, picker);
+    if (!ssl || sock_start_tls(&p->client.sock, ssl, true))
+        end(h, true);
+}

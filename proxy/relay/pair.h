@@ -1,0 +1,73 @@
+/* pair.h - a client and its backend: frames from one to the other, and how it ends
+ * Shape:   client --bytes--> tracker --verbatim--> backend, and the same way back; at the end
+ *            Close passed      both have 5 s for theirs and for TCP's end, then FIN, 5 s later RST
+ *            EOF of one side   what it sent is delivered, Close 1011 (client) or 1001 (backend) at a boundary, FIN;
+ *                              the other direction goes on for PAIR_FIN_MS at most
+ *            offence           Close with its code to the offender, 1011 or 1001 to the other, FIN to both
+ *            ours (idle)       Close to the client, its answer goes to the backend; ours to the backend after 5 s
+ * Units:   *_ms on the loop's clock
+ * Owner:   pair_new gives it to itself: it frees itself at the end of the turn in which both directions have ended;
+ *          it holds one reference to its server and, until it relays, its handshake
+ * Errors:  none to the caller: whatever goes wrong ends this pair and is said in its log line
+ * Limits:  PAIR_*; memory as in side.h
+ * Threads: the loop's own
+ * Source:  RFC 6455 5.5.1, 7.1; design 5 "On the wire"; bars S18-S29, S34-S37 */
+#ifndef PROXY_RELAY_PAIR_H
+#define PROXY_RELAY_PAIR_H
+
+#include "relay/addr.h"
+#include "relay/loop.h"
+#include "relay/resolve.h"
+#include "relay/server.h"
+#include "relay/side.h"
+
+#define PAIR_CLOSE_MS 5000
+#define PAIR_FIN_MS   30000
+/* A pair gives way after this many reads of SIDE_READ_BYTES a direction and turn. */
+#define PAIR_READS 2
+
+/* What all pairs of a worker share. */
+struct relay {
+    struct loop loop;
+    struct resolver *resolver;
+    uint64_t next_conn;
+    LIST_HEAD(, pair) pairs; /* every one, in its handshake or relaying */
+    size_t pair_count;
+    uint8_t scratch[FRAME_MAX_HELD + SIDE_READ_BYTES]; /* every read lands here first */
+};
+
+struct handshake;
+
+enum pair_who { PAIR_CLIENT = 0, PAIR_BACKEND, PAIR_GATEWAY };
+
+struct pair {
+    LIST_ENTRY(pair) link;
+    struct relay *relay;
+    struct server *server;
+    struct handshake *handshake; /* NULL once frames are relayed */
+    struct side client, backend;
+    struct loop_timer timer;
+    struct loop_task task;
+    struct loop_dead dead;
+    struct addr client_addr;
+    uint64_t conn; /* its number in the log */
+    uint64_t start_ms;
+    uint64_t active_ms; /* when a byte came last */
+    uint64_t end_ms;    /* when patience ends; 0: not ending */
+    bool fins_sent;     /* the first end_ms has passed */
+    bool ended;
+    uint8_t end_who;
+    uint16_t end_code; /* 0: nothing has begun the end yet */
+    char *end_reason;  /* NULL: none */
+    const char *detail;
+};
+
+/* Takes over `fd`, an accepted socket. NULL: out of memory or descriptors, fd is closed. */
+struct pair *pair_new(struct relay *r, struct server *server, int fd, const struct addr *client_addr);
+/* From the handshake to frames: the 101 is sent, both sockets are open. The bytes are what came early. */
+void pair_start(struct pair *p, uint8_t rsv_mask, const uint8_t *client_bytes, size_t client_len,
+                const uint8_t *backend_bytes, size_t backend_len);
+/* Ends it now: sockets closed, memory freed after the turn. abort: RST instead of FIN. */
+void pair_end(struct pair *p, bool abort);
+
+#endif

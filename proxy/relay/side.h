@@ -1,0 +1,56 @@
+/* side.h - one end of a pair: its socket, what waits to go out, and what was counted
+ * Shape:   bytes in -> tracker (by the pair); bytes out -> socket, or `out` while the socket does not take them
+ *              out:  |-- sent already --|---- waits ----|
+ *                    0               out_off         out_len
+ * Units:   bytes, milliseconds
+ * Owner:   embedded in a pair; `out` exists only while something waits
+ * Errors:  a side that cannot be written any more is `out_dead`: what is sent there is dropped
+ * Limits:  `out` holds at most what one read brought (SIDE_READ_BYTES) and the frames of ours behind it
+ * Threads: the loop's own
+ * Source:  RFC 6455 5.5.1, 7.1; bars S25, S27, S28, S35 */
+#ifndef PROXY_RELAY_SIDE_H
+#define PROXY_RELAY_SIDE_H
+
+#include "relay/sock.h"
+#include "wire/frame.h"
+
+#define SIDE_READ_BYTES 65536
+
+struct side {
+    struct sock sock;
+    struct frame_tracker in; /* frames that come from this side */
+    uint64_t in_bytes;
+    uint8_t *out;
+    uint32_t out_off, out_len;
+    uint16_t inject_code;      /* a Close of ours waits for the next frame end towards this side; 0: none */
+    const char *inject_reason; /* static text */
+    uint8_t held_len;
+    bool in_eof;     /* nothing more comes */
+    bool in_reset;   /* it ended by an error */
+    bool in_drop;    /* what comes is read and dropped */
+    bool out_dead;   /* nothing can be sent any more */
+    bool close_in;   /* its Close has come */
+    bool close_out;  /* a Close was sent to it: nothing may follow */
+    bool fin_wanted; /* FIN when `out` is empty */
+    uint64_t held_since_ms;
+    uint8_t held[FRAME_MAX_HELD]; /* the start of a frame that is not complete */
+};
+
+/* Sends or queues. -1: out of memory, the pair must end. A dead side takes everything. */
+__attribute__((warn_unused_result)) int side_send(struct side *s, const uint8_t *bytes, size_t len);
+/* Tries what waits, then the FIN that is wanted. */
+void side_flush(struct side *s);
+static inline bool side_waits(const struct side *s)
+{
+    return s->out_len > s->out_off;
+}
+/* No more bytes to this side: FIN behind what waits. */
+void side_fin(struct side *s);
+/* The socket is broken: nothing comes, nothing goes. */
+void side_kill(struct side *s);
+/* Frees what waits and closes the socket. */
+void side_done(struct side *s, bool abort);
+/* Both directions have ended. */
+bool side_finished(const struct side *s);
+
+#endif

@@ -1,0 +1,47 @@
+/* tls.h - the two kinds of SSL_CTX of a server: towards clients and towards its backend
+ * Shape:   struct spec_server (PEM in memory) -> SSL_CTX; SSL_new on it is all that a connection does
+ * Owner:   the caller of tls_*_ctx frees the SSL_CTX; struct tls_dial owns the remembered session
+ * Errors:  INVALID with OpenSSL's own reason in the message
+ * Limits:  TLS 1.2 at least, AEAD with forward secrecy; no renegotiation, no compression, no early data; one ticket;
+ *          ALPN http/1.1 only, a client that offers others alone is refused
+ * Threads: the loop's own
+ * Source:  security.md 2.8; bars S39, S42; RFC 7301; RFC 8446 */
+#ifndef PROXY_RELAY_TLS_H
+#define PROXY_RELAY_TLS_H
+
+#include "base/err.h"
+#include "spec/spec.h"
+
+#include <openssl/types.h>
+
+/* NULL on failure. */
+SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err);
+
+/* Which SSL_CTX serves this name; `name` is NULL when the client sent none. NULL as answer refuses the handshake. */
+struct tls_picker {
+    SSL_CTX *(*pick)(void *arg, const char *name);
+    void *arg;
+};
+/* An SSL for a new client. The picker, which outlives it, is asked when the ClientHello is in: before versions,
+ * certificate and verify mode are settled, for which the servername callback is too late. */
+SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker);
+
+/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. */
+struct tls_dial {
+    SSL_CTX *ctx;
+    struct ssl_session_st *session;
+    const char *
+        server_name; /* SNI and the name that is verified; an address is verified as one and sent as no SNI */
+    bool verify;
+};
+__attribute__((warn_unused_result)) int tls_dial_init(struct tls_dial *d, const struct spec_server *spec,
+                                                      struct err *err);
+void tls_dial_done(struct tls_dial *d);
+SSL *tls_dial_new(struct tls_dial *d);
+
+/* "TLSv1.3" */
+const char *tls_version(const SSL *ssl);
+/* Why a certificate was refused, NULL when it was not. */
+const char *tls_verify_error(const SSL *ssl);
+
+#endif
