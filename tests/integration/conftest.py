@@ -24,12 +24,12 @@ def sanitized():
 def _starter(folder):
     started = []
 
-    def start(spec_text, *, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10.0):
+    def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0):
         assert os.path.exists(BINARY), f"{BINARY} is not built"
         path = folder / f"spec{len(started)}.yaml"
         path.write_text(spec_text)
         command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args]
-        proxy = Proxy(command, env, preexec)
+        proxy = Proxy(command, env)
         started.append(proxy)
         try:
             proxy.wait_log(event="ready", timeout=timeout)
@@ -50,7 +50,7 @@ def _starter(folder):
 
 @pytest.fixture
 def start_proxy(tmp_path):
-    """start_proxy(spec_text, args=(), wrap=(), env=None, preexec=None, log_level="debug", timeout=10) -> Proxy, ready.
+    """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10) -> Proxy, ready.
 
     wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
     with _starter(tmp_path) as start:

@@ -35,7 +35,7 @@ def is_sanitized():
 
 
 class Proxy:
-    def __init__(self, command, env=None, preexec=None):
+    def __init__(self, command, env=None):
         self.logs = []  # every line as a dict, in order
         self.garbage = []  # lines that are not JSON
         self.cond = threading.Condition()
@@ -43,7 +43,7 @@ class Proxy:
         self.ended = False  # stderr is at its end
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**os.environ, **(env or {})}, preexec_fn=preexec,
+            env={**os.environ, **(env or {})},
         )
         self.pid = self.process.pid
         self.reader = threading.Thread(target=self._read, daemon=True)
