@@ -1,8 +1,8 @@
 #include "run/connect.h"
 
-#include "base/cleanup.h"
 #include "base/err.h"
 #include "spec/spec_values.h"
+#include "wire/frame.h"
 
 #include <arpa/inet.h>
 #include <libwebsockets.h>
@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -42,7 +43,7 @@ struct probe {
     struct spec_url url;
     char host[MAX_HOST]; /* for the Host field: the port left out when it is the default one */
     char path[SPEC_MAX_URL];
-    bool literal; /* the host is an address: no SNI, and the certificate must name the address */
+    bool literal; /* the host is an address: no SNI then, and the certificate must name the address */
     int64_t deadline_us;
 
     SSL_CTX *tls;
@@ -114,21 +115,21 @@ static int resolve(struct probe *p, struct addrinfo **out)
     return result ? fail(p, "name %s: %s", p->url.host, gai_strerror(result)) : 0;
 }
 
-/* lws takes the host up to its first ':' for SNI and for the certificate's name: of no use when it is an address. */
+/* lws takes at most 127 bytes of the host, up to the first ':', for SNI and for the name that is verified. */
 static void on_tls(const SSL *ssl, int where, int value)
 {
     struct probe *p = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    SSL *own = (SSL *)ssl;
+    X509_VERIFY_PARAM *verify = SSL_get0_param(own);
     (void)value;
     if (!(where & SSL_CB_HANDSHAKE_START) || p->stage != STAGE_TCP)
         return;
     p->stage = STAGE_TLS;
-    if (p->literal) {
-        SSL *own = (SSL *)ssl;
-        X509_VERIFY_PARAM *verify = SSL_get0_param(own);
-        SSL_set_tlsext_host_name(own, NULL);
-        X509_VERIFY_PARAM_set1_host(verify, NULL, 0);
-        X509_VERIFY_PARAM_set1_ip_asc(verify, p->url.host);
-    }
+    bool set = X509_VERIFY_PARAM_set1_host(verify, p->literal ? NULL : p->url.host, 0) &&
+               (!p->literal || X509_VERIFY_PARAM_set1_ip_asc(verify, p->url.host)) &&
+               SSL_set_tlsext_host_name(own, p->literal ? NULL : p->url.host);
+    if (!set)
+        fail(p, "OpenSSL does not take the host");
 }
 
 static int make_tls(struct probe *p)
@@ -156,24 +157,36 @@ static int on_open(struct probe *p, struct lws *wsi)
     return 0;
 }
 
-static int on_writable(struct probe *p, struct lws *wsi)
+static int send_ping(struct probe *p, struct lws *wsi)
 {
     uint8_t frame[LWS_PRE + PING_BYTES];
-    uint8_t *payload = frame + LWS_PRE;
-    if (p->stage == STAGE_PING) {
-        memcpy(payload, p->ping, PING_BYTES);
-        p->ping_sent_us = now_us();
-        p->stage = STAGE_PONG;
-        if (lws_write(wsi, payload, PING_BYTES, LWS_WRITE_PING) < 0)
-            return fail(p, "the connection ended before our Ping");
-    } else if (p->stage == STAGE_CLOSE) {
-        payload[0] = CLOSE_CODE >> 8;
-        payload[1] = CLOSE_CODE & 0xFF;
-        p->stage = STAGE_CLOSING;
-        if (lws_write(wsi, payload, 2, LWS_WRITE_CLOSE) < 0)
-            return fail(p, "the connection ended before our Close");
-    }
+    memcpy(frame + LWS_PRE, p->ping, PING_BYTES);
+    p->ping_sent_us = now_us();
+    p->stage = STAGE_PONG;
+    if (lws_write(wsi, frame + LWS_PRE, PING_BYTES, LWS_WRITE_PING) < 0)
+        return fail(p, "the connection ended before our Ping");
     return 0;
+}
+
+/* As raw bytes: after a Close that lws makes itself it keeps the peer's code to itself. */
+static int send_close(struct probe *p, struct lws *wsi)
+{
+    uint8_t frame[LWS_PRE + FRAME_MAX_CONTROL];
+    uint8_t mask[4];
+    if (getrandom(mask, sizeof mask, 0) != sizeof mask)
+        return fail(p, "no random bytes");
+    size_t len = frame_close(frame + LWS_PRE, CLOSE_CODE, NULL, mask);
+    p->stage = STAGE_CLOSING;
+    if (lws_write(wsi, frame + LWS_PRE, len, LWS_WRITE_HTTP) < 0)
+        return fail(p, "the connection ended before our Close");
+    return 0;
+}
+
+static int on_writable(struct probe *p, struct lws *wsi)
+{
+    if (p->stage == STAGE_PING)
+        return send_ping(p, wsi);
+    return p->stage == STAGE_CLOSE ? send_close(p, wsi) : 0;
 }
 
 static void on_pong(struct probe *p, struct lws *wsi, const void *payload, size_t len)
@@ -266,8 +279,6 @@ static void attempt(struct probe *p, const char *address, int64_t limit_us)
         .options = p->tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0,
         .provided_client_ssl_ctx = p->tls,
         .fd_limit_per_thread = MAX_FDS,
-        .gid = (gid_t)-1,
-        .uid = (uid_t)-1,
         .user = p,
     };
     struct lws_context *context = lws_create_context(&info);
