@@ -21,7 +21,7 @@ struct dial {
     struct addr addr; /* the one being tried, or connected to */
     bool connected;   /* TCP is through */
     int status;
-    char why[192];
+    char why[256];
 };
 
 void dial_start(struct dial *d, struct pair *p, void (*done)(struct dial *d, bool ok));

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.backend import RawBackend, manual
+from support.blackhole import BlackHole
 from support.client import RawClient, client_context
 from support.crowd import Crowd, CrowdBackend, p99
 from support.frames import BINARY, CLOSE, PING, TEXT, frame
@@ -455,38 +456,6 @@ def test_writing_to_a_dead_peer(start_proxy, side):
 
 
 # S37
-
-
-class BlackHole:
-    """A port whose accept queue is full: the kernel drops further SYNs."""
-
-    def __init__(self, host="127.0.0.1", port=0):
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((host, port))
-        self.listener.listen(0)
-        self.port = self.listener.getsockname()[1]
-        self.fill = []
-        for _ in range(8):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex((host, self.port))
-            self.fill.append(sock)
-
-    def swallows(self):
-        probe = socket.socket()
-        probe.settimeout(0.4)
-        try:
-            probe.connect(self.listener.getsockname())
-            return False
-        except TimeoutError:
-            return True
-        finally:
-            probe.close()
-
-    def close(self):
-        for sock in [self.listener, *self.fill]:
-            sock.close()
 
 
 def test_connect_to_a_black_hole(start_proxy):

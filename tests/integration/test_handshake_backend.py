@@ -76,7 +76,7 @@ def test_other_answers_reach_the_client(gate, status, chunk):
     assert answer.all("Connection") == ["close"] and not answer.all("X-Hop") and not answer.all("Keep-Alive")
     client.try_send(frames.frame(frames.TEXT, b"after", mask=True))
     assert client.read_until_eof() == body
-    assert conn.read_until_eof() == b"", "bytes of the client reached a backend that had refused"
+    assert conn.read_until_gone() == b"", "bytes of the client reached a backend that had refused"
     line = refuse_line(gate, client)
     assert line["status"] == int(status[:3]) and line["by"] == "backend" and line["path"] == "/login?x"
     client.close()
@@ -92,7 +92,7 @@ def test_200_with_upgrade_is_no_tunnel(gate, chunk):
     answer = client.read_head()
     assert answer.status == 200 and answer.all("Connection") == ["close"] and not answer.all("Upgrade")
     client.try_send(frames.frame(frames.TEXT, b"tunnel?", mask=True))
-    assert conn.read_until_eof() == b""
+    assert conn.read_until_gone() == b""
     client.expect_gone()
     client.close()
 

@@ -534,7 +534,7 @@ def test_early_bytes_wait(start_proxy, early, chunk):
             conn.read_request()
             conn.expect_nothing(0.2)
             conn.send(head("HTTP/1.1 101 Switching Protocols", [("Upgrade", "websocket"), ("Connection", "Upgrade")]))
-            rest = conn.read_until_eof()  # no Accept: refused
+            rest = conn.read_until_gone()  # no Accept: refused
             assert rest == b""
             client.expect_refusal(client.read_head(), 502)
 
@@ -587,7 +587,7 @@ def test_early_bytes_are_dropped_on_a_refusal(start_proxy, early):
             conn.read_request()
             client.try_send(EARLY[early])
             conn.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-            assert conn.read_until_eof() == b""
+            assert conn.read_until_gone() == b""
             answer = client.read_head()
             assert answer.status == 403 and client.read_exactly(2) == b"no"
             client.expect_gone()

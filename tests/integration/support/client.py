@@ -51,7 +51,8 @@ class RawClient(Peer):
     def expect_refusal(self, answer, *statuses):
         """An answer of the proxy's own: its status, a line that says why, and then the end. Returns the line."""
         assert answer.status in statuses, f"{statuses} was due: {answer.raw!r}"
-        assert answer.get("Connection") == "close"
+        # RFC 9110 7.8: who sends Upgrade names it in Connection
+        assert answer.get("Connection") == ("close, Upgrade" if answer.get("Upgrade") else "close")
         assert answer.get("Content-Type").startswith("text/plain")
         body = self.read_body(answer)
         assert body.strip() and body.count(b"\n") <= 1, body

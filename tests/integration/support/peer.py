@@ -184,6 +184,16 @@ class Peer:
         self.at = len(self.received)
         return data
 
+    def read_until_gone(self, timeout=None):
+        """All that comes until the end, be it FIN or RST."""
+        start = self.at
+        try:
+            self.read_until_eof(timeout)
+        except ConnectionResetError:
+            self.eof = True
+        self.at = len(self.received)
+        return bytes(self.received[start:])
+
     def read_head(self, timeout=None):
         deadline = self._deadline(timeout)
         while True:
@@ -230,10 +240,8 @@ class Peer:
 
     def expect_gone(self, timeout=None):
         """Nothing more but the end, by FIN or RST."""
-        try:
-            self.expect_eof(timeout)
-        except ConnectionResetError:
-            pass
+        rest = self.read_until_gone(timeout)
+        assert not rest, f"more before the end: {rest[:200]!r}"
 
     def expect_reset(self, timeout=None):
         try:
