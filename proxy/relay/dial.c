@@ -20,7 +20,7 @@ static void failed(struct dial *d, int status, const char *what, const char *why
     char text[ADDR_TEXT_BYTES];
 
     d->status = status;
-    snprintf(d->why, sizeof d->why, "backend %s: %s%s%.120s", addr_text(&d->addr, text), what, why ? ": " : "",
+    snprintf(d->why, sizeof d->why, "backend %.60s: %.60s%s%.120s", addr_text(&d->addr, text), what, why ? ": " : "",
              why ? why : "");
     sock_close(&d->pair->backend.sock, true);
     try_next(d);
