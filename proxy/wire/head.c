@@ -282,24 +282,34 @@ bool head_slice_is(struct head_slice s, const uint8_t *bytes, const char *text)
     return strlen(text) == s.len && memcmp(bytes + s.off, text, s.len) == 0;
 }
 
-bool head_slice_is_icase(struct head_slice s, const uint8_t *bytes, const char *text)
+static bool same_folded(const uint8_t *a, const uint8_t *b, size_t len)
 {
     size_t i;
 
-    if (strlen(text) != s.len)
-        return false;
-    for (i = 0; i < s.len; i++)
-        if (fold(bytes[s.off + i]) != fold((uint8_t)text[i]))
+    for (i = 0; i < len; i++)
+        if (fold(a[i]) != fold(b[i]))
             return false;
     return true;
 }
 
+bool head_slice_is_icase(struct head_slice s, const uint8_t *bytes, const char *text)
+{
+    size_t i;
+
+    for (i = 0; i < s.len; i++)
+        if (!text[i] || fold(bytes[s.off + i]) != fold((uint8_t)text[i]))
+            return false;
+    return !text[s.len];
+}
+
 const struct head_field *head_find(const struct head *h, const uint8_t *bytes, const char *name, size_t *at)
 {
+    size_t len = strlen(name);
+
     while (*at < h->field_count) {
         const struct head_field *f = &h->fields[(*at)++];
 
-        if (head_slice_is_icase(f->name, bytes, name))
+        if (f->name.len == len && same_folded(bytes + f->name.off, (const uint8_t *)name, len))
             return f;
     }
     return NULL;
@@ -334,18 +344,6 @@ bool head_list_next(const uint8_t *bytes, struct head_slice *rest, struct head_s
     return to > from;
 }
 
-static bool same_name(struct head_slice a, struct head_slice b, const uint8_t *bytes)
-{
-    size_t i;
-
-    if (a.len != b.len)
-        return false;
-    for (i = 0; i < a.len; i++)
-        if (fold(bytes[a.off + i]) != fold(bytes[b.off + i]))
-            return false;
-    return true;
-}
-
 bool head_mark_named(const struct head *h, const uint8_t *bytes, bool named[HEAD_MAX_FIELDS])
 {
     const struct head_field *f;
@@ -357,9 +355,12 @@ bool head_mark_named(const struct head *h, const uint8_t *bytes, bool named[HEAD
         for (rest = f->value; head_list_next(bytes, &rest, &item);) {
             if (++options > HEAD_MAX_ITEMS)
                 return false;
-            for (i = 0; i < h->field_count; i++)
-                if (same_name(h->fields[i].name, item, bytes))
+            for (i = 0; i < h->field_count; i++) {
+                struct head_slice name = h->fields[i].name;
+
+                if (name.len == item.len && same_folded(bytes + name.off, bytes + item.off, item.len))
                     named[i] = true;
+            }
         }
     return true;
 }
@@ -384,8 +385,17 @@ int head_add_slice(struct buf *out, const uint8_t *bytes, struct head_slice s)
 
 int head_add_field(struct buf *out, const uint8_t *bytes, const struct head_field *f)
 {
-    return head_add_slice(out, bytes, f->name) || buf_add_str(out, ": ") ||
-                   head_add_slice(out, bytes, f->value) || buf_add_str(out, "\r\n")
-               ? -1
-               : 0;
+    uint8_t *to;
+
+    if (buf_reserve(out, (size_t)f->name.len + 2 + f->value.len + 2))
+        return -1;
+    to = out->data + out->len;
+    memcpy(to, bytes + f->name.off, f->name.len);
+    to += f->name.len;
+    memcpy(to, ": ", 2);
+    memcpy(to + 2, bytes + f->value.off, f->value.len);
+    to += 2 + f->value.len;
+    memcpy(to, "\r\n", 2);
+    out->len = (size_t)(to + 2 - out->data);
+    return 0;
 }

@@ -359,19 +359,27 @@ static uint8_t fold_name(uint8_t c)
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
 }
 
-static bool begins_like(struct head_slice name, const uint8_t *bytes, const char *text)
+/* How much of `text` the name begins with. */
+static size_t common(struct head_slice name, const uint8_t *bytes, const char *text)
 {
     size_t i;
 
-    for (i = 0; text[i]; i++)
-        if (i == name.len || fold_name(bytes[name.off + i]) != fold_name((uint8_t)text[i]))
-            return false;
-    return true;
+    for (i = 0; i < name.len && text[i]; i++)
+        if (fold_name(bytes[name.off + i]) != fold_name((uint8_t)text[i]))
+            break;
+    return i;
+}
+
+static bool begins_like(struct head_slice name, const uint8_t *bytes, const char *text)
+{
+    return !text[common(name, bytes, text)];
 }
 
 static bool reads_like(struct head_slice name, const uint8_t *bytes, const char *text)
 {
-    return name.len == strlen(text) && begins_like(name, bytes, text);
+    size_t i = common(name, bytes, text);
+
+    return i == name.len && !text[i];
 }
 
 static bool reads_like_any(struct head_slice name, const uint8_t *bytes, const char *const *texts,
