@@ -14,7 +14,7 @@ refuse() {
 }
 
 refuse "has no bound, or no error: use the functions of proxy/base, snprintf, strtoul with checks, strsep" \
-    '(?<![\w.>])(strcpy|strcat|stpcpy|sprintf|vsprintf|gets|atoi|atol|atoll|atof|strtok|strtok_r|alloca)\s*\(' '*.c' '*.h'
+    '(?<![\w.>])(strcpy|strcat|stpcpy|sprintf|vsprintf|gets|atoi|atol|atoll|atof|strtok|strtok_r|alloca)\s*\(' proxy controller
 # Split by [.] so that these lines do not find themselves.
 refuse "a registry's host: the machine's own configuration says where packages come from" \
     'pypi[.]org|pythonhosted[.]org|npmjs[.](org|com)|yarnpkg[.]com|(deb|security|ftp|snapshot)[.]debian[.]org|crates[.]io|proxy[.]golang[.]org|maven[.]org' .

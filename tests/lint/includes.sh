@@ -9,7 +9,7 @@ proxy_floors=(base spec wire relay run main)
 controller_sees=(base spec)
 # Vendor headers and the only files that may include them (patterns of bash; one line each).
 vendor_homes=(
-    'yaml.h           proxy/spec/spec_parse.c proxy/spec/spec_emit.c'
+    'yaml.h           proxy/spec/spec_yaml.[ch] proxy/spec/spec_fields.h proxy/spec/spec_parse.c proxy/spec/spec_emit.c'
     'openssl/*        proxy/spec/spec_cert.c proxy/wire/request.c proxy/wire/response.c
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch]'
     'ares*.h          proxy/relay/resolve.c'
