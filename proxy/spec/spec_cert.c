@@ -1,14 +1,17 @@
 #include "spec/spec_cert.h"
 
+#include "base/cleanup.h"
 #include "spec/spec_internal.h"
 
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
+#include <openssl/decoder.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <stdlib.h>
 
 /* What OpenSSL's security level 2, the default of Debian, asks for: RSA 2048, EC 224, SHA-224. */
 #define LEAST_SECURITY_BITS 112
@@ -132,7 +135,6 @@ static X509 *chain_read(const struct spec_pem *pem, struct err *err)
 {
     CLEANUP(free_bio) BIO *in = spec_need(BIO_new_mem_buf(pem->data, (int)pem->len));
     CLEANUP(free_x509) X509 *leaf = NULL;
-    X509 *kept;
 
     for (unsigned nth = 1; err->code == ERR_NONE; nth++) {
         CLEANUP(free_x509) X509 *x = next_certificate(in, nth, err);
@@ -143,42 +145,66 @@ static X509 *chain_read(const struct spec_pem *pem, struct err *err)
             err_set(err, ERR_LIMIT, "more than %d certificates; give the leaf and its intermediates only",
                     SPEC_CERT_CHAIN);
         else if (!certificate_check(x, nth, err) && nth == 1) {
-            leaf = x;
-            x = NULL;
+            leaf = STEAL(x);
         }
     }
     if (err->code != ERR_NONE)
         return NULL;
-    kept = leaf;
-    leaf = NULL;
-    return kept;
+    return STEAL(leaf);
 }
 
-static EVP_PKEY *key_read(const struct spec_pem *pem, struct err *err)
+struct spec_cert {
+    OSSL_DECODER_CTX *keys;
+    EVP_PKEY *key; /* where `keys` puts what it decodes */
+    bool was_asked;
+};
+
+struct spec_cert *spec_cert_new(void)
+{
+    struct spec_cert *c = spec_need(calloc(1, sizeof *c));
+
+    c->keys = spec_need(
+        OSSL_DECODER_CTX_new_for_pkey(&c->key, "PEM", NULL, NULL, OSSL_KEYMGMT_SELECT_KEYPAIR, NULL, NULL));
+    OSSL_DECODER_CTX_set_pem_password_cb(c->keys, no_password, &c->was_asked);
+    return c;
+}
+
+void spec_cert_free(struct spec_cert *c)
+{
+    OSSL_DECODER_CTX_free(c->keys);
+    free(c);
+}
+
+/* The first private key, past blocks of other kinds (a certificate, EC PARAMETERS). */
+static EVP_PKEY *key_read(struct spec_cert *c, const struct spec_pem *pem, struct err *err)
 {
     CLEANUP(free_bio) BIO *in = spec_need(BIO_new_mem_buf(pem->data, (int)pem->len));
-    bool was_asked = false;
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, no_password, &was_asked);
+    CLEANUP(free_key) EVP_PKEY *key = NULL;
+    int at = -1;
 
-    if (was_asked)
+    c->key = NULL;
+    c->was_asked = false;
+    while (!c->key && !c->was_asked && BIO_tell(in) > at && !BIO_eof(in)) {
+        at = BIO_tell(in);
+        (void)OSSL_DECODER_from_bio(c->keys, in);
+    }
+    key = c->key;
+    if (c->was_asked)
         err_set(err, ERR_INVALID, "is encrypted; give the key without a pass phrase");
     else if (!key)
         err_set(err, ERR_INVALID,
-                "no private key that OpenSSL reads in it (%s); give PEM text like "
-                "-----BEGIN PRIVATE KEY-----",
-                last_reason());
+                "no private key that OpenSSL reads in it; give PEM text like "
+                "-----BEGIN PRIVATE KEY-----");
     else
         key_check(key, err);
     ERR_clear_error();
-    if (key && err->code != ERR_NONE) {
-        EVP_PKEY_free(key);
-        key = NULL;
-    }
-    return key;
+    if (err->code != ERR_NONE)
+        return NULL;
+    return STEAL(key);
 }
 
-void spec_cert_pair(const struct spec_pem *cert, const struct spec_pem *key, struct err *cert_err,
-                    struct err *key_err)
+void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const struct spec_pem *key,
+                    struct err *cert_err, struct err *key_err)
 {
     CLEANUP(free_x509) X509 *leaf = NULL;
     CLEANUP(free_key) EVP_PKEY *private_key = NULL;
@@ -188,7 +214,7 @@ void spec_cert_pair(const struct spec_pem *cert, const struct spec_pem *key, str
     if (cert->data)
         leaf = chain_read(cert, cert_err);
     if (key->data)
-        private_key = key_read(key, key_err);
+        private_key = key_read(c, key, key_err);
     if (leaf && private_key && X509_check_private_key(leaf, private_key) != 1)
         err_set(key_err, ERR_INVALID,
                 "does not match the first certificate; give the key of the leaf, and the leaf first");

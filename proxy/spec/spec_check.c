@@ -13,6 +13,7 @@ struct check {
     const struct spec_server *s;
     unsigned bad; /* enum spec_mark: fields that were given and are already reported */
     struct spec_problems *problems;
+    struct spec_cert *certs;
 };
 
 __attribute__((format(printf, 3, 4))) static void problem(const struct check *c, struct spec_pos pos,
@@ -143,12 +144,12 @@ static void check_certificates(const struct check *c)
     const struct spec_server *s = c->s;
     struct err cert, key;
 
-    spec_cert_pair(&s->cert, &s->key, &cert, &key);
+    spec_cert_pair(c->certs, &s->cert, &s->key, &cert, &key);
     if (cert.code != ERR_NONE)
         problem(c, s->cert.pos, "%s: %s", cert_field(&s->cert), cert.msg);
     if (key.code != ERR_NONE)
         problem(c, s->key.pos, "%s: %s", key_field(&s->key), key.msg);
-    spec_cert_pair(&s->wss_cert, &s->wss_key, &cert, &key);
+    spec_cert_pair(c->certs, &s->wss_cert, &s->wss_key, &cert, &key);
     if (cert.code != ERR_NONE)
         problem(c, s->wss_cert.pos, "wssCertBase64: %s", cert.msg);
     if (key.code != ERR_NONE)
@@ -214,8 +215,10 @@ static void check_ports(const struct spec *s, const unsigned *marks, struct spec
 
 void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_problems *problems)
 {
+    struct spec_cert *certs = spec_cert_new();
+
     for (size_t i = 0; i < s->count; i++) {
-        struct check c = {&s->servers[i], marks ? marks[i] : 0, problems};
+        struct check c = {&s->servers[i], marks ? marks[i] : 0, problems, certs};
 
         if (is_void(marks, i))
             continue;
@@ -225,6 +228,7 @@ void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_
         check_headers(&c);
         check_certificates(&c);
     }
+    spec_cert_free(certs);
     check_names(s, marks, problems);
     check_ports(s, marks, problems);
 }

@@ -104,6 +104,7 @@ static const struct spec_field *field_of(struct spec_reader *p, const struct spe
     if (key->refused || key->kind != SPEC_NODE_SCALAR) {
         spec_problem_add(p->problems, key->pos, NULL, "%s%s", p->field,
                          key->refused ? key->refused : "a key must be a word, not a list or mapping");
+        p->bad = SPEC_MARK_ALL; /* it may have been any field */
         return NULL;
     }
     for (size_t i = 0; i < count; i++) {

@@ -19,7 +19,7 @@ struct spec_reader {
     struct spec_problems *problems;
     struct spec_server *s; /* the document's */
     unsigned bad;          /* enum spec_mark */
-    bool has_kind;
+    bool has_kind, wrong_kind;
     char field[96]; /* whose value is being read, with its parents: "tls.certFile" */
 };
 

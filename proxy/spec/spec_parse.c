@@ -27,7 +27,8 @@ static void read_kind(struct spec_reader *p, const struct spec_field *f, const s
 {
     (void)f;
     p->has_kind = v->len == strlen("WebSocketServer") && !memcmp(v->text, "WebSocketServer", v->len);
-    if (!p->has_kind)
+    p->wrong_kind = !p->has_kind;
+    if (p->wrong_kind)
         spec_reader_problem(p, v->pos, "%s is not served here; give WebSocketServer",
                             SPEC_QUOTE(v->text, v->len));
 }
@@ -459,17 +460,15 @@ static void read_document(struct spec_reader *p, struct spec *out, unsigned **ma
     p->s = &out->servers[out->count];
     server_init(p->s, root->pos);
     p->bad = 0;
-    p->has_kind = false;
+    p->has_kind = p->wrong_kind = false;
     p->field[0] = '\0';
     spec_reader_fields(p, server_fields, SPEC_COUNT(server_fields));
-    if (spec_yaml_broken(p->y))
-        p->bad = SPEC_MARK_ALL;
-    if (p->bad & SPEC_MARK_KIND && !spec_yaml_broken(p->y)) {
+    if (p->wrong_kind && !spec_yaml_broken(p->y))
         problems_keep_kind(p, first);
+    if (p->wrong_kind || spec_yaml_broken(p->y))
         p->bad = SPEC_MARK_ALL;
-    } else if (!p->has_kind && !(p->bad & SPEC_MARK_KIND)) {
+    if (!p->has_kind && !(p->bad & SPEC_MARK_KIND))
         spec_problem_add(p->problems, root->pos, NULL, "kind: missing; give kind: WebSocketServer");
-    }
     problems_claim(p, first);
     (*marks)[out->count++] = p->bad;
 }

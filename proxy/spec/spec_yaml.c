@@ -46,9 +46,11 @@ static int give_bytes(void *arg, unsigned char *into, size_t size, size_t *given
 struct spec_yaml *spec_yaml_new(const uint8_t *bytes, size_t len, struct spec_problems *problems)
 {
     struct spec_yaml *y = spec_need(calloc(1, sizeof *y));
+    /* libyaml counts a byte order mark as a column when it is told the encoding, and then indents by it. */
+    size_t mark = len >= 3 && !memcmp(bytes, "\xef\xbb\xbf", 3) ? 3 : 0;
 
-    y->bytes = bytes;
-    y->len = len;
+    y->bytes = mark ? bytes + mark : bytes;
+    y->len = len - mark;
     y->problems = problems;
     y->last = (struct spec_pos){1, 1};
     if (!yaml_parser_initialize(&y->parser))

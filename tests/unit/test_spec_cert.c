@@ -6,6 +6,22 @@
 #include <openssl/err.h>
 #include <unistd.h>
 
+static struct spec_cert *certs;
+
+static int open_certs(void **state)
+{
+    (void)state;
+    certs = spec_cert_new();
+    return 0;
+}
+
+static int close_certs(void **state)
+{
+    (void)state;
+    spec_cert_free(certs);
+    return 0;
+}
+
 static struct spec_pem pem_of(const char *text)
 {
     return (struct spec_pem){.data = (uint8_t *)(uintptr_t)text, .len = strlen(text)};
@@ -18,7 +34,7 @@ static void assert_pair(const char *cert, const char *key, const char *cert_beca
     struct err cert_err, key_err;
 
     ERR_raise(ERR_LIB_USER, 1); /* what others left in the queue must not be taken for ours */
-    spec_cert_pair(&c, &k, &cert_err, &key_err);
+    spec_cert_pair(certs, &c, &k, &cert_err, &key_err);
     assert_int_equal(ERR_peek_error(), 0);
     assert_int_equal(cert_err.code != ERR_NONE, cert_because != NULL);
     assert_int_equal(key_err.code != ERR_NONE, key_because != NULL);
@@ -211,6 +227,32 @@ static void refuses_encrypted_keys_without_asking(void **state)
     made_pair_free(&a);
 }
 
+static void finds_the_key_behind_other_blocks(void **state)
+{
+    static const char parameters[] =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    EVP_PKEY *key = make_ec_key("P-256", 0);
+    X509 *x = make_certificate(key, "a", NULL, NULL, 30, EVP_sha256());
+    char *cert = certificate_pem(x), *pkcs8 = key_pem(key), *old, *all, *with_parameters;
+    BIO *b = BIO_new(BIO_s_mem());
+
+    (void)state;
+    assert_int_equal(PEM_write_bio_PrivateKey_traditional(b, key, NULL, NULL, 0, NULL, NULL), 1);
+    old = bio_text(b);
+    all = join(cert, pkcs8);
+    with_parameters = join(parameters, old);
+    assert_pair(cert, old, NULL, NULL);
+    assert_pair(cert, with_parameters, NULL, NULL);
+    assert_pair(all, all, NULL, NULL);
+    free(cert);
+    free(pkcs8);
+    free(old);
+    free(all);
+    free(with_parameters);
+    X509_free(x);
+    EVP_PKEY_free(key);
+}
+
 static void says_when_there_is_no_pem_in_it(void **state)
 {
     struct made_pair a = make_pair("a");
@@ -242,7 +284,7 @@ static void never_quotes_a_key(void **state)
 
         a.key[i] = '!';
         key = pem_of(a.key);
-        spec_cert_pair(&cert, &key, &cert_err, &key_err);
+        spec_cert_pair(certs, &cert, &key, &cert_err, &key_err);
         if (key_err.code != ERR_NONE)
             for (size_t j = begin; j + 8 < strlen(a.key); j++) {
                 char piece[9] = "";
@@ -295,10 +337,11 @@ int main(void)
         cmocka_unit_test(judges_every_certificate_of_a_chain),
         cmocka_unit_test(accepts_an_expired_certificate),
         cmocka_unit_test(refuses_encrypted_keys_without_asking),
+        cmocka_unit_test(finds_the_key_behind_other_blocks),
         cmocka_unit_test(says_when_there_is_no_pem_in_it),
         cmocka_unit_test(never_quotes_a_key),
         cmocka_unit_test(takes_a_bundle_of_many_roots),
     };
 
-    return cmocka_run_group_tests_name("spec_cert", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("spec_cert", tests, open_certs, close_certs);
 }
