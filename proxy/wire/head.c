@@ -230,7 +230,7 @@ static enum head_result find_line_end(struct head *h, const uint8_t *bytes, size
 static enum head_result parse_lines(struct head *h, const uint8_t *bytes, size_t len)
 {
     enum head_result result;
-    size_t end;
+    size_t end = 0;
 
     while (h->seen < len) {
         if (h->seen && is_space(bytes[h->seen]))
@@ -392,10 +392,12 @@ int head_add_field(struct buf *out, const uint8_t *bytes, const struct head_fiel
     to = out->data + out->len;
     memcpy(to, bytes + f->name.off, f->name.len);
     to += f->name.len;
-    memcpy(to, ": ", 2);
-    memcpy(to + 2, bytes + f->value.off, f->value.len);
-    to += 2 + f->value.len;
-    memcpy(to, "\r\n", 2);
-    out->len = (size_t)(to + 2 - out->data);
+    *to++ = ':';
+    *to++ = ' ';
+    memcpy(to, bytes + f->value.off, f->value.len);
+    to += f->value.len;
+    *to++ = '\r';
+    *to++ = '\n';
+    out->len = (size_t)(to - out->data);
     return 0;
 }

@@ -244,11 +244,13 @@ static bool setup_body(const struct head *h, const uint8_t *bytes, struct body *
 
 int response_forward_final(const struct head *h, const uint8_t *bytes, struct buf *out, struct body *body)
 {
+    /* A 426 says what to upgrade to (RFC 9110 15.5.22), and that is for our hop to say. */
+    bool says_upgrade = h->status == 426 && head_count(h, bytes, "Upgrade");
     struct body b;
 
     if (!setup_body(h, bytes, &b) || add_status_line(out, bytes, h) ||
         add_fields(out, bytes, h, h->status == 204, b.kind == BODY_NONE) ||
-        buf_add_str(out, h->status == 426 ? CLOSE_FIELDS_426 : CLOSE_FIELDS) || buf_add_str(out, "\r\n"))
+        buf_add_str(out, says_upgrade ? CLOSE_FIELDS_426 : CLOSE_FIELDS) || buf_add_str(out, "\r\n"))
         return -1;
     *body = b;
     return 0;

@@ -53,8 +53,8 @@ struct body {
 /* The verified 101, hop-by-hop fields replaced by exactly `Connection: Upgrade` and `Upgrade: websocket`. */
 __attribute__((warn_unused_result)) int response_forward_upgrade(const struct head *h, const uint8_t *bytes,
                                                                  struct buf *out);
-/* Another answer: status line and fields, hop-by-hop ones replaced by `Connection: close` (in a 426 with `Upgrade:
- * websocket`, which it must carry); sets up the body.
+/* Another answer: status line and fields, hop-by-hop ones replaced by `Connection: close` (and `Upgrade:
+ * websocket` in a 426 that had an Upgrade field); sets up the body.
  * Content-Length twice or unreadable, or beside Transfer-Encoding, or a coding other than chunked: -1 (502). */
 __attribute__((warn_unused_result)) int response_forward_final(const struct head *h, const uint8_t *bytes,
                                                                struct buf *out, struct body *body);

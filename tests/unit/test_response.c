@@ -189,6 +189,8 @@ static const struct final_case finals[] = {
     {"HTTP/1.1 426 No\r\nUpgrade: h2c\r\nContent-Length: 1\r\n",
      "HTTP/1.1 426 No\r\nContent-Length: 1\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n",
      BODY_LENGTH, 1, false},
+    {"HTTP/1.1 426 No\r\nContent-Length: 0\r\n", "HTTP/1.1 426 No\r\nContent-Length: 0\r\n" CLOSE,
+     BODY_LENGTH, 0, true},
     {"HTTP/1.1 304 No\r\nContent-Length: 7\r\n", "HTTP/1.1 304 No\r\nContent-Length: 7\r\n" CLOSE, BODY_NONE,
      7, true},
     {"HTTP/1.1 204 No\r\nContent-Length: 7\r\n", "HTTP/1.1 204 No\r\n" CLOSE, BODY_NONE, 7, true},
