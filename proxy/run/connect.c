@@ -26,6 +26,8 @@
 #define EXIT_URL   2
 /* An event pipe, a socket and room; Debian's lws would else size its tables by the descriptor limit. */
 #define MAX_FDS 16
+/* lws has limits of its own (5 s for a connect): out of the way, ours has the better words. */
+#define LWS_LIMIT_S (CONNECT_DEADLINE_MS / 1000 + 5)
 
 /* How far the connection is; each stage is left by what its comment names. */
 enum stage {
@@ -47,6 +49,7 @@ struct probe {
     int64_t deadline_us;
 
     SSL_CTX *tls;
+    struct lws_context *context; /* of the address that is tried now */
     enum stage stage;
     bool over;
     int status; /* HTTP status that was no 101 */
@@ -64,6 +67,14 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* The loop has nothing to wait for any more; lws may be about to sleep, if it is a timer that says so. */
+static void finish(struct probe *p)
+{
+    p->over = true;
+    if (p->context)
+        lws_cancel_service(p->context);
+}
+
 /* The first reason stays: what follows from it is noise. */
 __attribute__((format(printf, 2, 3))) static int fail(struct probe *p, const char *fmt, ...)
 {
@@ -73,7 +84,7 @@ __attribute__((format(printf, 2, 3))) static int fail(struct probe *p, const cha
         vsnprintf(p->why, sizeof p->why, fmt, args);
         va_end(args);
     }
-    p->over = true;
+    finish(p);
     return -1;
 }
 
@@ -146,12 +157,9 @@ static int make_tls(struct probe *p)
 
 static int on_open(struct probe *p, struct lws *wsi)
 {
-    char protocol[256];
     if (p->url.tls)
         printf("tls: %s\n", SSL_get_version(lws_get_ssl(wsi)));
     printf("status: 101\n");
-    if (lws_hdr_copy(wsi, protocol, sizeof protocol, WSI_TOKEN_PROTOCOL) > 0)
-        printf("subprotocol: %s\n", protocol);
     p->stage = STAGE_PING;
     lws_callback_on_writable(wsi);
     return 0;
@@ -206,7 +214,7 @@ static int on_peer_close(struct probe *p, const uint8_t *payload, size_t len)
     if (p->stage != STAGE_CLOSING)
         return fail(p, "the endpoint closed with %u before it answered our Ping", code);
     p->stage = STAGE_DONE;
-    p->over = true;
+    finish(p);
     return -1;
 }
 
@@ -279,15 +287,19 @@ static void attempt(struct probe *p, const char *address, int64_t limit_us)
         .options = p->tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0,
         .provided_client_ssl_ctx = p->tls,
         .fd_limit_per_thread = MAX_FDS,
+        .timeout_secs = LWS_LIMIT_S,
+        .connect_timeout_secs = LWS_LIMIT_S,
         .user = p,
     };
-    struct lws_context *context = lws_create_context(&info);
-    if (!context) {
+    p->over = false;
+    p->why[0] = '\0';
+    p->context = lws_create_context(&info);
+    if (!p->context) {
         fail(p, "libwebsockets does not start");
         return;
     }
     struct lws_client_connect_info c = {
-        .context = context,
+        .context = p->context,
         .address = address,
         .port = p->url.port,
         .host = p->host,
@@ -296,13 +308,14 @@ static void attempt(struct probe *p, const char *address, int64_t limit_us)
         .local_protocol_name = PROTOCOL,
         .alpn = "http/1.1",
     };
-    lws_sul_schedule(context, 0, &p->alarm, on_alarm, limit_us);
+    lws_sul_schedule(p->context, 0, &p->alarm, on_alarm, limit_us);
     if (!lws_client_connect_via_info(&c))
         fail(p, "no TCP connection");
-    while (!p->over && lws_service(context, 0) >= 0)
+    while (!p->over && lws_service(p->context, 0) >= 0)
         ;
     lws_sul_cancel(&p->alarm);
-    lws_context_destroy(context);
+    lws_context_destroy(p->context);
+    p->context = NULL;
 }
 
 /* Another address is tried while none has taken the connection; each gets its share of the time that is left. */
@@ -319,8 +332,6 @@ static int try_all(struct probe *p, const struct addrinfo *addresses)
             continue;
         bool v6 = a->ai_family == AF_INET6;
         printf("address: %s%s%s:%u\n", v6 ? "[" : "", address, v6 ? "]" : "", p->url.port);
-        p->over = false;
-        p->why[0] = '\0';
         attempt(p, address, limit_us);
         if (p->stage != STAGE_TCP)
             break;

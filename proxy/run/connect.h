@@ -1,6 +1,6 @@
 /* connect.h - `tidegate-proxy --connect URL`: one WebSocket connection, to see what an endpoint does
  * Shape:   URL -> addresses, one after the other -> handshake -> Ping, Pong -> Close, Close -> exit code
- *          stdout tells what was seen, a line each: address, tls, status, subprotocol, pong, close
+ *          stdout tells what was seen, a line each: address, tls, status, pong, close
  * Units:   round trip times are printed in milliseconds
  * Owner:   nothing outlives the call
  * Errors:  exit codes for probes: 0 all went well, 1 not (one line on stderr says why), 2 the URL is none
