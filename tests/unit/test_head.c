@@ -137,6 +137,7 @@ static const struct result_case results[] = {
     {REQ, GET "A\x0b: b", 0, HEAD_BAD, "control"},
     {REQ, "\x16\x03\x01\x02\x00\x01", 6, HEAD_BAD, "TLS handshake"},
     {REQ, "\x16", 0, HEAD_BAD, "TLS handshake"},
+    {REQ, "\x16X", 0, HEAD_BAD, "not an HTTP request"},
     {REQ, "\x81\x85", 0, HEAD_BAD, "not an HTTP request"},
     {RESP, OK "\r\n", 0, HEAD_DONE, NULL},
     {RESP, "HTTP/1.1 101\r\n\r\n", 0, HEAD_DONE, NULL},
@@ -150,6 +151,7 @@ static const struct result_case results[] = {
     {RESP, "HTTP/1.1 200\tOK\r\n\r\n", 0, HEAD_BAD, NULL},
     {RESP, "HTTP/1.1 200 O\tK\r\n\r\n", 0, HEAD_BAD, "tab"},
     {RESP, "HTTP/1.1\r\n\r\n", 0, HEAD_BAD, NULL},
+    {RESP, "HTTP/1.1x200 OK\r\n\r\n", 0, HEAD_BAD, NULL},
     {RESP, "HTTP/1.1200 OK\r\n\r\n", 0, HEAD_BAD, NULL},
     {RESP, "HTTP/1.1 200 OK\n\n", 0, HEAD_BAD, "bare LF"},
     {RESP, "SSH-2.0-OpenSSH_9.2\r\n", 0, HEAD_BAD, "not HTTP"},
@@ -315,7 +317,7 @@ static void head_size_is_bounded(void **state)
 
 static void finds_fields_without_case(void **state)
 {
-    static const char text[] = GET "Cookie: a\r\ncookie: b\r\nCookies: c\r\n\r\n";
+    static const char text[] = GET "Cookie: a\r\ncookie: b\r\nCookies: c\r\nAZ^: d\r\n\r\n";
     const uint8_t *bytes = (const uint8_t *)text;
     const struct head_field *f;
     struct head h;
@@ -330,6 +332,8 @@ static void finds_fields_without_case(void **state)
     assert_true(f && head_slice_is(f->value, bytes, "b"));
     assert_null(head_find(&h, bytes, "cookie", &at));
     assert_int_equal(head_count(&h, bytes, "Cook"), 0);
+    assert_int_equal(head_count(&h, bytes, "az^"), 1);
+    assert_int_equal(head_count(&h, bytes, "az~"), 0); /* 0x20 apart, yet no letters */
 }
 
 static void splits_lists_at_commas_outside_quotes(void **state)

@@ -99,6 +99,8 @@ static const struct check_case checks[] = {
     {GET "Host: [::1]\r\n" WS, 0, NULL},
     {GET "Host: [2001:db8::ffff:1.2.3.4]:65535\r\n" WS, 0, NULL},
     {GET "Host: 127.0.0.1:1\r\n" WS, 0, NULL},
+    {GET "Host: h9:9090\r\n" WS, 0, NULL},
+    {GET "Host: [1111:2222:3333:4444:5555:6666:123.123.123.1234]\r\n" WS, 400, "Host field"},
     {GET "Host: a_b.c-d.\r\n" WS, 0, NULL},
 
     /* S4, H3, H4 */
@@ -205,6 +207,22 @@ static void lists_are_bounded(void **state)
             assert_int_equal(request_check(&h, (const uint8_t *)text, &server, &r).status,
                              count > HEAD_MAX_ITEMS ? 400 : 0);
         }
+}
+
+static void host_names_are_bounded(void **state)
+{
+    static const struct spec_server server = {.headers = {.keep_host = true}};
+    char text[1024];
+    struct request r;
+    struct head h;
+    int len;
+
+    (void)state;
+    for (len = 255; len <= 256; len++) {
+        snprintf(text, sizeof(text), GET "Host: %0*d\r\n" WS "\r\n", len, 0);
+        parse(&h, text);
+        assert_int_equal(request_check(&h, (const uint8_t *)text, &server, &r).status, len > 255 ? 400 : 0);
+    }
 }
 
 static void origins_are_held_against_the_list(void **state)
@@ -389,16 +407,17 @@ static void the_spec_sets_removes_and_hides_the_host(void **state)
 {
     static struct spec_header set[] = {{.name = "X-User", .value = "gateway"},
                                        {.name = "X-New", .value = ""}};
-    static char *remove[] = {"Cookie", "X-Debug"};
+    static char *remove[] = {"Cookie", "X-Debug", "AZ-M^"};
     static const struct spec_server server = {
-        .headers = {.set = set, .set_count = 2, .remove = {.items = remove, .count = 2}, .keep_host = false}};
+        .headers = {.set = set, .set_count = 2, .remove = {.items = remove, .count = 3}, .keep_host = false}};
 
     (void)state;
-    assert_forwarded(
-        GOOD "x-user: evil\r\nX_User: evil\r\ncookie: a\r\nX_Debug: 1\r\nX-User-Agent: stays\r\n", &server,
-        &stranger,
-        "GET /chat?x=1 HTTP/1.1\r\nHost: backend:9000\r\n" VER KEY
-        "X-User-Agent: stays\r\n" TAIL("192.0.2.7", "example.com", "http") "X-User: gateway\r\nX-New: \r\n");
+    assert_forwarded(GOOD "x-user: evil\r\nX_User: evil\r\ncookie: a\r\nX_Debug: 1\r\naz_m^: 1\r\naz-m~: "
+                          "stays\r\nX-User-Agent: stays\r\n",
+                     &server, &stranger,
+                     "GET /chat?x=1 HTTP/1.1\r\nHost: backend:9000\r\n" VER KEY
+                     "az-m~: stays\r\nX-User-Agent: stays\r\n" TAIL("192.0.2.7", "example.com",
+                                                                    "http") "X-User: gateway\r\nX-New: \r\n");
 }
 
 static void a_full_buffer_is_said(void **state)
@@ -447,6 +466,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_request_gets_its_verdict),
         cmocka_unit_test(lists_are_bounded),
+        cmocka_unit_test(host_names_are_bounded),
         cmocka_unit_test(origins_are_held_against_the_list),
         cmocka_unit_test(other_fields_keep_order_and_spelling),
         cmocka_unit_test(targets_go_on_byte_for_byte),

@@ -183,6 +183,10 @@ static const struct final_case finals[] = {
      "HTTP/1.1 401 \r\nContent-Length: 0\r\nWWW-Authenticate: Basic\r\n" CLOSE, BODY_LENGTH, 0, true},
     {FINAL "Transfer-Encoding: Chunked\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTrailer: x\r\n",
      FINAL "Transfer-Encoding: Chunked\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n" CLOSE, BODY_CHUNKED, 0, false},
+    {FINAL
+     "Connection: X-Quite-A-Long-Name\r\nX-Quite-A-Long-Name: 1\r\nContent-Length: 999999999999999999\r\n",
+     FINAL "Content-Length: 999999999999999999\r\n" CLOSE, BODY_LENGTH, 999999999999999999, false},
+    {FINAL "Content-Length: 0000000000000000000\r\n", NULL, 0, 0, false},
     {FINAL "Connection: Content-Length, X\r\nX: 1\r\nContent-Length: 3\r\n",
      FINAL "Content-Length: 3\r\n" CLOSE, BODY_LENGTH, 3, false},
     {FINAL UP CONN "Proxy-Authenticate: x\r\nProxy-Connection: x\r\n", FINAL CLOSE, BODY_UNTIL_EOF, 0, false},
@@ -277,6 +281,9 @@ static struct body feed_all(struct body start, const char *bytes, size_t len, si
         assert_int_equal(b.failed, whole.failed);
     }
     assert_int_equal(whole.total, start.total + *taken);
+    b = whole;
+    if (b.done || b.failed)
+        assert_int_equal(feed(&b, "00000000", 8), 0);
     return whole;
 }
 
@@ -293,6 +300,7 @@ static void chunks_are_followed_to_their_end(void **state)
         {"3\r\nabc\r\n0\r\n\r\n", 0, DONE},
         {"3\r\na\r\n\r\n00000000\r\n\r\n", 0, DONE},
         {"aB\r\n", 0, MORE},
+        {"A\r\n0123456789\r\n9\r\n012345678\r\nf\r\n0123456789abcde\r\n0\r\n\r\n", 0, DONE},
         {"1;a=b;c=\"d\t\xff\"\r\nx\r\n0;z\r\n\r\n", 0, DONE},
         {"0\r\nA: b\r\nC-d:\te\r\nF:\r\n\r\nX", 23, DONE},
         {"0\r\nA: b\r\n", 0, MORE},
