@@ -143,13 +143,14 @@ __attribute__((warn_unused_result)) int spec_parse(const uint8_t *bytes, size_t 
                                                    struct spec_problems *problems);
 /* Reads each *File into its spec_pem. */
 __attribute__((warn_unused_result)) int spec_read_files(struct spec *s, struct spec_problems *problems);
-/* The rules across fields and documents: required ones, pairs, duplicates, certificates that match their keys. */
+/* The rules across fields and documents: required ones, pairs, duplicates, certificates that match their keys.
+ * certBase64 without https, wssCertBase64 or backendTLS with a ws backend: refused, where the original looked away. */
 __attribute__((warn_unused_result)) int spec_check(const struct spec *s, struct spec_problems *problems);
 /* Path -> parsed, files read, checked. The whole of `--check`. */
 __attribute__((warn_unused_result)) int spec_load(const char *path, struct spec *out,
                                                   struct spec_problems *problems);
 /* spec -> YAML, the documents in their order, defaults left out; equal specs give equal bytes and
- * spec_parse(spec_emit(s)) equals s but for positions. */
+ * spec_parse(spec_emit(s)) equals s but for positions and for what was read from files (their paths are emitted). */
 __attribute__((warn_unused_result)) int spec_emit(const struct spec *s, struct buf *out, struct err *err);
 
 /* Equal in everything but positions. */
