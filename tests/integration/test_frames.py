@@ -45,6 +45,8 @@ def offend(gate, side, raw, code, *, before=b"", chunk=None, **tunnel):
         good.expect_gone()
         bad.try_send(frame(CLOSE, offender.payload[:2], mask=bad is client))
         bad.expect_gone()
+        client.close()
+        conn.close()
         line = gate.close_line(client)
         assert line["code"] == code and line["initiator"] == "gateway" and line["reason"] == offender.reason
 
@@ -173,10 +175,10 @@ def test_length_that_lies(gate, side, name, chunk):
 def test_frame_over_the_limit(small_gate, side, length, chunk, sanitized):
     """S20, S23: a frame longer than the limit gets 1009 at its header: nothing is allocated by a declared length."""
     raw = frame(BINARY, b"", length=length, mask=mask_of(side))
-    before = small_gate.proxy.rss()
+    before = small_gate.proxy.anon()
     offend(small_gate, side, raw[: 4 if length < 65536 else 10], 1009, chunk=chunk)
     if not sanitized:
-        assert small_gate.proxy.rss() - before < 512 << 10
+        assert small_gate.proxy.anon() - before < 512 << 10
 
 
 @SIDES
@@ -184,13 +186,13 @@ def test_frame_over_the_limit(small_gate, side, length, chunk, sanitized):
 def test_endless_frame_without_a_limit(gate, side, length, sanitized):
     """S20: where no limit is set a frame may be as long as the format says; it is relayed as it comes, in no memory."""
     raw = frame(BINARY, b"", length=length, mask=mask_of(side))
-    before = gate.proxy.rss()
+    before = gate.proxy.anon()
     with gate.tunnel() as (client, conn):
         a, b = (client, conn) if side == "client" else (conn, client)
         a.send(raw + bytes(100_000))
         assert b.read_exactly(len(raw) + 100_000) == raw + bytes(100_000)
         if not sanitized:
-            assert gate.proxy.rss() - before < 512 << 10
+            assert gate.proxy.anon() - before < 512 << 10
 
 
 @SIDES
@@ -280,7 +282,7 @@ def test_million_empty_fragments(gate, sanitized):
     first, rest = frame(TEXT, b"", fin=False, mask=KEY), frame(CONT, b"", fin=False, mask=KEY) * 10_000
     with gate.tunnel() as (client, conn):
         client.timeout = 60
-        before = gate.proxy.rss()
+        before = gate.proxy.anon()
 
         def pour():
             client.send(first)
@@ -296,7 +298,7 @@ def test_million_empty_fragments(gate, sanitized):
             conn.at = 0
         thread.join(5)
         if not sanitized:
-            assert gate.proxy.rss() - before < 512 << 10
+            assert gate.proxy.anon() - before < 512 << 10
 
 
 @SIDES
@@ -305,7 +307,7 @@ def test_control_flood(gate, side, opcode, sanitized):
     """S23: more than 1,000 control frames a second get 1008; what passed before is bounded."""
     with gate.tunnel() as (client, conn):
         a, b = (client, conn) if side == "client" else (conn, client)
-        before = gate.proxy.rss()
+        before = gate.proxy.anon()
         one = frame(opcode, b"x", mask=mask_of(side))
         threading.Thread(target=a.try_send, args=(one * 20_000,), daemon=True).start()
         a.expect_close(1008)
@@ -316,7 +318,7 @@ def test_control_flood(gate, side, opcode, sanitized):
         assert f.opcode == CLOSE and f.code == (1001 if side == "client" else 1011)
         assert 1000 <= count <= 3000  # two windows at most may have begun
         if not sanitized:
-            assert gate.proxy.rss() - before < 512 << 10
+            assert gate.proxy.anon() - before < 512 << 10
 
 
 def test_endless_message(small_gate, sanitized):

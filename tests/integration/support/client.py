@@ -9,6 +9,7 @@ from .peer import Peer
 
 class RawClient(Peer):
     masks = True
+    since = 0  # see gate.py
 
     def __init__(self, port, host="127.0.0.1", *, tls=None, server_hostname="localhost", session=None,
                  timeout=5.0, rcvbuf=None, sndbuf=None, tls_chunk=None):

@@ -36,7 +36,11 @@ class Gate:
         self.backend.close()
 
     def client(self, **kw):
-        return RawClient(self.port, tls=self.context, **kw)
+        since = len(self.proxy.logs)
+        kw.setdefault("tls", self.context)
+        client = RawClient(self.port, **kw)
+        client.since = since  # an older line may name the same port
+        return client
 
     @contextlib.contextmanager
     def tunnel(self, path="/", headers=(), answer=(), **kw):
@@ -51,7 +55,9 @@ class Gate:
 
     def line(self, event, client, timeout=5.0):
         """The log line of this client's connection."""
-        return self.proxy.wait_log(event=event, client="%s:%d" % client.addr[:2], timeout=timeout)
+        return self.proxy.wait_log(
+            event=event, client="%s:%d" % client.addr[:2], timeout=timeout, since=client.since
+        )
 
     def close_line(self, client, timeout=5.0):
         """The close line of this client's connection: found by the number that the open line gave it."""

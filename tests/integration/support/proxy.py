@@ -77,7 +77,7 @@ class Proxy:
                 at = max(at, len(self.logs))
                 left = deadline - time.monotonic()
                 if left <= 0 or self.ended:
-                    raise AssertionError(f"no log line {wanted}; the last ones: {self.logs[-10:]} {self.garbage[-20:]}")
+                    raise AssertionError(f"no log line {wanted}; the last ones: {self.logs[-4:]} {self.garbage[-20:]}")
                 self.cond.wait(left)
 
     def logged(self, event=None, **fields):
@@ -99,8 +99,9 @@ class Proxy:
         """Resident memory, bytes."""
         return self._status("VmRSS") * 1024
 
-    def peak_rss(self):
-        return self._status("VmHWM") * 1024
+    def anon(self):
+        """Resident memory that is the process's own (heap and stack, no file pages), bytes: what a leak moves."""
+        return self._status("RssAnon") * 1024
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
