@@ -1,5 +1,6 @@
 /* tidegate-proxy: flags, the spec, then the worker. */
 #include "base/log.h"
+#include "run/connect.h"
 #include "run/options.h"
 #include "run/worker.h"
 #include "spec/spec.h"
@@ -44,7 +45,7 @@ int main(int argc, char **argv)
         r = load(&o, &spec) ? 1 : 0;
         spec_free(&spec);
         return r;
-    case OPTIONS_CONNECT: return 2;
+    case OPTIONS_CONNECT: return connect_main(o.connect_url);
     case OPTIONS_SERVE: worker_block_signals(); return serve(&o);
     default: return o.exit_code;
     }

@@ -20,8 +20,8 @@ static void failed(struct dial *d, int status, const char *what, const char *why
     char text[ADDR_TEXT_BYTES];
 
     d->status = status;
-    snprintf(d->why, sizeof d->why, "backend %.60s: %.60s%s%.120s", addr_text(&d->addr, text), what, why ? ": " : "",
-             why ? why : "");
+    snprintf(d->why, sizeof d->why, "backend %.60s: %.60s%s%.120s", addr_text(&d->addr, text), what,
+             why ? ": " : "", why ? why : "");
     sock_close(&d->pair->backend.sock, true);
     try_next(d);
 }
@@ -112,7 +112,7 @@ static void try_next(struct dial *d)
     len = addr_to_sockaddr(&d->addr, &ss);
     fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
-        failed(d, 502, "socket", strerror(errno));
+        failed(d, 503, "socket", strerror(errno)); /* descriptors or memory: ours, not the backend's fault */
         return;
     }
     sock_set_options(fd);

@@ -2,7 +2,7 @@
  * Shape:   dial_start -> done(true) with the sock connected (and its TLS verified), or done(false) with status and why
  * Units:   status is the HTTP status that the client should get
  * Owner:   embedded in a handshake; the sock is the pair's, dial only opens it and closes it between two addresses
- * Errors:  502 for a name, a refusal, a certificate; 504 when time ran out on the last address
+ * Errors:  502 for a name, a refusal, a certificate; 504 when time ran out on the last address; 503 without a socket
  * Limits:  RESOLVE_MAX addresses, timeouts.connect for the name and for each address with its TLS
  * Threads: the loop's own
  * Source:  bars S37, S38, S42 */

@@ -82,18 +82,19 @@ static void log_connection(struct handshake *h, struct log_line *l)
         log_str(l, "backend", addr_text(&h->dial.addr, text));
     if (h->request.host.len)
         log_bytes(l, "host", bytes + h->request.host.off, h->request.host.len);
-    if (path.len) {
-        /* Without the query, which is where tokens travel. */
-        const uint8_t *query = memchr(bytes + path.off, '?', path.len);
+    if (h->request.host.len) {
+        /* Without the query, which is where tokens travel; an absolute target may leave out its '/'. */
+        const uint8_t *query = path.len ? memchr(bytes + path.off, '?', path.len) : NULL;
+        size_t len = query ? (size_t)(query - bytes) - path.off : path.len;
 
-        log_bytes(l, "path", bytes + path.off, query ? (size_t)(query - bytes) - path.off : path.len);
+        log_bytes(l, "path", len ? (const void *)(bytes + path.off) : "/", len ? len : 1);
     }
 }
 
 static void log_refuse(struct handshake *h, int status, const char *by, const char *why)
 {
     struct log_line l;
-    enum log_level level = h->client_in.len || status ? LOG_INFO : LOG_DEBUG;
+    enum log_level level = h->pair->client.sock.heard ? LOG_INFO : LOG_DEBUG;
 
     if (!log_wants(level))
         return;
@@ -162,6 +163,13 @@ static void refuse(struct handshake *h, int status, const char *said, const char
 static void client_gone(struct handshake *h, const char *why)
 {
     log_refuse(h, 0, "client", why);
+    end(h, false);
+}
+
+/* Our patience is gone before there was anything to answer. */
+static void cut(struct handshake *h, const char *why)
+{
+    log_refuse(h, 0, "gateway", why);
     end(h, false);
 }
 
@@ -413,9 +421,7 @@ static void step_tls(struct handshake *h)
         refuse(h, 400, "this port speaks TLS: use wss:// or https://", "plain HTTP on a TLS port");
         return;
     }
-    sock_why(s, text, sizeof text);
-    log_refuse(h, 0, "gateway", text);
-    end(h, false);
+    cut(h, sock_why(s, text, sizeof text));
 }
 
 static void on_client_ready(struct loop_fd *f, uint32_t events)
@@ -472,15 +478,12 @@ static void on_timer(struct loop_timer *t)
     struct handshake *h = p->handshake;
 
     switch (h->state) {
-    case CLIENT_TLS:
-        log_refuse(h, 0, "client", "no TLS handshake in time");
-        end(h, false);
-        break;
+    case CLIENT_TLS: cut(h, "no TLS handshake in time"); break;
     case CLIENT_HEAD:
         if (h->client_in.len)
             refuse(h, 408, "the request was not complete in time", "the request was not complete in time");
         else
-            client_gone(h, "no request in time");
+            cut(h, "no request in time");
         break;
     case DIAL:
         refuse(h, 504, "the backend did not answer in time", "dialling the backend took too long");

@@ -291,13 +291,29 @@ static void arm(struct pair *p)
         loop_timer_set(&p->relay->loop, &p->timer, at);
 }
 
+/* Nothing more will pass to `to`, which has ended its own direction too. */
+static void fin_if_over(struct pair *p, struct side *to)
+{
+    const struct side *from = other(p, to);
+
+    if (to->in_eof && !to->out_dead && !to->fin_wanted && (from->close_in || from->in_drop))
+        side_fin(to);
+}
+
 static void settle(struct pair *p)
 {
     if (p->ended)
         return;
+    fin_if_over(p, &p->client);
+    fin_if_over(p, &p->backend);
     if (side_finished(&p->client) && side_finished(&p->backend)) {
         pair_end(p, false);
         return;
+    }
+    /* Nothing can go anywhere any more: only let both read what was sent. */
+    if (p->client.out_dead && p->backend.out_dead && !p->fins_sent) {
+        p->fins_sent = true;
+        end_within(p, PAIR_LINGER_MS);
     }
     arm(p);
 }
@@ -345,7 +361,7 @@ static void give_up(struct pair *p)
     struct side *sides[] = {&p->client, &p->backend};
 
     if (p->fins_sent) {
-        pair_end(p, true);
+        pair_end(p, side_waits(&p->client) || side_waits(&p->backend));
         return;
     }
     p->fins_sent = true;

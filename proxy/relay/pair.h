@@ -21,8 +21,9 @@
 #include "relay/server.h"
 #include "relay/side.h"
 
-#define PAIR_CLOSE_MS 5000
-#define PAIR_FIN_MS   30000
+#define PAIR_CLOSE_MS  5000
+#define PAIR_FIN_MS    30000
+#define PAIR_LINGER_MS 2000
 /* A pair gives way after this many reads of SIDE_READ_BYTES a direction and turn. */
 #define PAIR_READS 2
 
@@ -54,7 +55,7 @@ struct pair {
     uint64_t start_ms;
     uint64_t active_ms; /* when a byte came last */
     uint64_t end_ms;    /* when patience ends; 0: not ending */
-    bool fins_sent;     /* the first end_ms has passed */
+    bool fins_sent;     /* FIN to both, sent or waiting: the next end_ms is the last */
     bool ended;
     uint8_t end_who;
     uint16_t end_code; /* 0: nothing has begun the end yet */

@@ -1,6 +1,5 @@
 #include "relay/server.h"
 
-#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +51,7 @@ void server_unref(struct server *s)
 {
     if (!s || --s->refs)
         return;
-    SSL_CTX_free(s->accept_ctx);
+    tls_ctx_free(s->accept_ctx);
     tls_dial_done(&s->dial);
     free(s->backend_host_header);
     free(s);

@@ -33,7 +33,10 @@ static ssize_t raw_recv(struct sock *s, void *bytes, size_t cap)
             s->readable = false;
         else
             s->last_errno = errno;
-    } else if ((size_t)n < cap && n > 0 && !s->hup) {
+        return n;
+    }
+    s->heard |= n > 0;
+    if ((size_t)n < cap && n > 0 && !s->hup) {
         s->readable = false;
     }
     return n;

@@ -199,6 +199,11 @@ SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err)
     return ctx;
 }
 
+void tls_ctx_free(SSL_CTX *ctx)
+{
+    SSL_CTX_free(ctx);
+}
+
 SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker)
 {
     SSL *ssl = SSL_new(ctx);

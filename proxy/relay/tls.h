@@ -1,6 +1,6 @@
 /* tls.h - the two kinds of SSL_CTX of a server: towards clients and towards its backend
  * Shape:   struct spec_server (PEM in memory) -> SSL_CTX; SSL_new on it is all that a connection does
- * Owner:   the caller of tls_*_ctx frees the SSL_CTX; struct tls_dial owns the remembered session
+ * Owner:   the caller of tls_accept_ctx frees it with tls_ctx_free; struct tls_dial owns the remembered session
  * Errors:  INVALID with OpenSSL's own reason in the message
  * Limits:  TLS 1.2 at least, AEAD with forward secrecy; no renegotiation, no compression, no early data; one ticket;
  *          ALPN http/1.1 only, a client that offers others alone is refused
@@ -16,6 +16,7 @@
 
 /* NULL on failure. */
 SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err);
+void tls_ctx_free(SSL_CTX *ctx);
 
 /* Which SSL_CTX serves this name; `name` is NULL when the client sent none. NULL as answer refuses the handshake. */
 struct tls_picker {
