@@ -1,0 +1,1 @@
+"""Independent WebSocket software, as clients and servers of the proxy."""
