@@ -122,6 +122,16 @@ static size_t utf8_len(const uint8_t *p, size_t left)
     return c < least[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF) ? 0 : n;
 }
 
+/* How many bytes from here on need no escape. */
+static size_t plain_len(const uint8_t *p, size_t len)
+{
+    size_t n = 0;
+
+    while (n < len && p[n] >= 0x20 && p[n] < 0x7F && p[n] != '"' && p[n] != '\\')
+        n++;
+    return n;
+}
+
 void log_begin(struct log_line *l, enum log_level level, const char *event)
 {
     struct timespec now;
@@ -144,6 +154,24 @@ void log_str(struct log_line *l, const char *key, const char *text)
     log_bytes(l, key, text, strlen(text));
 }
 
+/* The text for the byte that stands at p and needs care; *take says how many bytes it covers. */
+static size_t escape(const uint8_t *p, size_t left, char out[8], size_t *take)
+{
+    size_t n = *p >= 0x80 ? utf8_len(p, left) : 0;
+
+    *take = n ? n : 1;
+    if (n) {
+        memcpy(out, p, n);
+        return n;
+    }
+    if (*p == '"' || *p == '\\') {
+        out[0] = '\\';
+        out[1] = (char)*p;
+        return 2;
+    }
+    return (size_t)snprintf(out, 8, "\\u%04x", *p);
+}
+
 void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t len)
 {
     const uint8_t *p = bytes;
@@ -155,28 +183,22 @@ void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t le
     if (end > sizeof l->text - LOG_TAIL_BYTES - 1)
         end = sizeof l->text - LOG_TAIL_BYTES - 1;
     line_raw(l, "\"", 1);
-    for (size_t i = 0; i < len;) {
-        char esc[8];
-        size_t n = 1, take = 1;
-        const char *out = (const char *)p + i;
+    for (size_t i = 0, take; i < len; i += take) {
+        char text[8];
+        size_t n;
 
-        if (p[i] == '"' || p[i] == '\\') {
-            esc[0] = '\\';
-            esc[1] = (char)p[i];
-            out = esc;
-            n = 2;
-        } else if (p[i] < 0x20 || p[i] >= 0x7F) {
-            n = take = p[i] >= 0x80 ? utf8_len(p + i, len - i) : 0;
-            if (!n) {
-                n = (size_t)snprintf(esc, sizeof esc, "\\u%04x", p[i]);
-                out = esc;
-                take = 1;
-            }
+        take = plain_len(p + i, len - i);
+        if (take) {
+            n = take < end - l->len ? take : end - l->len;
+            line_raw(l, (const char *)p + i, n);
+            if (n < take)
+                break;
+            continue;
         }
-        if (l->len + n > end)
+        n = escape(p + i, len - i, text, &take);
+        if (n > end - l->len)
             break;
-        line_raw(l, out, n);
-        i += take;
+        line_raw(l, text, n);
     }
     line_raw(l, "\"", 1);
 }

@@ -122,6 +122,19 @@ static void end_within(struct pair *p, uint64_t ms)
         loop_timer_set(&p->relay->loop, &p->timer, at);
 }
 
+/* Masking keys come from the kernel, 64 at a time, each used once (RFC 6455 5.3). */
+static bool fresh_mask(struct relay *r, uint8_t mask[4])
+{
+    if (r->mask_at == 0) {
+        if (getrandom(r->masks, sizeof r->masks, 0) != sizeof r->masks)
+            return false;
+        r->mask_at = sizeof r->masks;
+    }
+    r->mask_at -= 4;
+    memcpy(mask, r->masks + r->mask_at, 4);
+    return true;
+}
+
 /* A Close of ours to `to`, right here: the stream towards it stands at a boundary. */
 static void put_close(struct pair *p, struct side *to, uint16_t code, const char *reason)
 {
@@ -129,7 +142,7 @@ static void put_close(struct pair *p, struct side *to, uint16_t code, const char
     bool masked = !is_client(p, to);
     size_t len;
 
-    if (masked && getrandom(mask, sizeof mask, 0) != sizeof mask)
+    if (masked && !fresh_mask(p->relay, mask))
         return; /* without a key there is no frame; the FIN follows anyway */
     len = frame_close(frame, code, reason, masked ? mask : NULL);
     to->close_out = true;
@@ -137,6 +150,15 @@ static void put_close(struct pair *p, struct side *to, uint16_t code, const char
     other(p, to)->in_drop = true;
     if (side_send(to, frame, len))
         pair_end(p, true);
+}
+
+/* The same with the FIN behind it, in one segment. */
+static void put_last(struct pair *p, struct side *to, uint16_t code, const char *reason)
+{
+    to->sock.cork = true;
+    put_close(p, to, code, reason);
+    to->sock.cork = false;
+    side_fin(to);
 }
 
 /* A Close of ours to `to`, at the next frame end at the latest. */
@@ -166,7 +188,7 @@ static void offend(struct pair *p, struct side *bad, uint16_t code, const char *
     p->detail = is_client(p, bad) ? "the client broke the protocol or a limit"
                                   : "the backend broke the protocol or a limit";
     bad->in_drop = true;
-    bad->held_len = 0;
+    side_unhold(bad);
     ask_close(p, good, innocent_code(p, good),
               is_client(p, good) ? "the backend broke the protocol" : "the client broke the protocol");
     side_fin(good);
@@ -183,7 +205,7 @@ static void side_ended(struct pair *p, struct side *from, bool reset)
     bool said = from->close_in || to->close_out;
 
     from->in_eof = true;
-    from->held_len = 0;
+    side_unhold(from);
     if (reset)
         side_kill(from);
     if (!p->detail && reset)
@@ -194,8 +216,8 @@ static void side_ended(struct pair *p, struct side *from, bool reset)
                                        : "the backend ended TLS without close_notify";
     note_end(p, who_is(p, from), 1006, NULL, 0);
     if (!said && !to->out_dead && frame_at_boundary(&from->in))
-        put_close(p, to, innocent_code(p, to),
-                  is_client(p, to) ? "the backend went away" : "the client went away");
+        put_last(p, to, innocent_code(p, to),
+                 is_client(p, to) ? "the backend went away" : "the client went away");
     to->inject_code = 0;
     side_fin(to);
     if (reset)
@@ -235,13 +257,12 @@ static void feed(struct pair *p, struct side *from, uint8_t *bytes, size_t len)
             side_fin(to);
         return;
     }
-    from->held_len = (uint8_t)(len - scan.used);
-    if (from->held_len) {
-        memcpy(from->held, bytes + scan.used, from->held_len);
-        if (!from->held_since_ms)
-            from->held_since_ms = p->relay->loop.now_ms;
-    } else {
-        from->held_since_ms = 0;
+    if (scan.used == len) {
+        if (from->held)
+            side_unhold(from);
+    } else if (side_hold(from, bytes + scan.used, len - scan.used, p->relay->loop.now_ms)) {
+        p->detail = "out of memory";
+        pair_end(p, true);
     }
 }
 
@@ -260,7 +281,8 @@ static void pull(struct pair *p, struct side *from)
             loop_task_add(&p->relay->loop, &p->task);
             return;
         }
-        memcpy(scratch, from->held, from->held_len);
+        if (from->held_len)
+            memcpy(scratch, from->held, from->held_len);
         n = sock_read(&from->sock, scratch + from->held_len, SIDE_READ_BYTES);
         if (n > 0) {
             from->in_bytes += (uint64_t)n;

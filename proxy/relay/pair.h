@@ -34,6 +34,8 @@ struct relay {
     uint64_t next_conn;
     LIST_HEAD(, pair) pairs; /* every one, in its handshake or relaying */
     size_t pair_count;
+    size_t mask_at; /* masks[0..mask_at) are still fresh */
+    uint8_t masks[256];
     uint8_t scratch[FRAME_MAX_HELD + SIDE_READ_BYTES]; /* every read lands here first */
 };
 

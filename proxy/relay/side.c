@@ -59,6 +59,27 @@ int side_send(struct side *s, const uint8_t *bytes, size_t len)
     return queue(s, bytes + n, len - (size_t)n);
 }
 
+void side_unhold(struct side *s)
+{
+    free(s->held);
+    s->held = NULL;
+    s->held_len = 0;
+    s->held_since_ms = 0;
+}
+
+int side_hold(struct side *s, const uint8_t *bytes, size_t len, uint64_t now_ms)
+{
+    if (!s->held) {
+        s->held = malloc(FRAME_MAX_HELD);
+        if (!s->held)
+            return -1;
+        s->held_since_ms = now_ms;
+    }
+    memcpy(s->held, bytes, len);
+    s->held_len = (uint8_t)len;
+    return 0;
+}
+
 void side_flush(struct side *s)
 {
     while (side_waits(s) && !s->out_dead) {
@@ -96,6 +117,7 @@ void side_kill(struct side *s)
 void side_done(struct side *s, bool abort)
 {
     drop_out(s);
+    side_unhold(s);
     sock_close(&s->sock, abort);
 }
 

@@ -3,7 +3,7 @@
  *              out:  |-- sent already --|---- waits ----|
  *                    0               out_off         out_len
  * Units:   bytes, milliseconds
- * Owner:   embedded in a pair; `out` exists only while something waits
+ * Owner:   embedded in a pair; `out` exists only while something waits, `held` only while a frame is incomplete
  * Errors:  a side that cannot be written any more is `out_dead`: what is sent there is dropped
  * Limits:  `out` holds at most what one read brought (SIDE_READ_BYTES) and the frames of ours behind it
  * Threads: the loop's own
@@ -33,11 +33,16 @@ struct side {
     bool close_out;  /* a Close was sent to it: nothing may follow */
     bool fin_wanted; /* FIN when `out` is empty */
     uint64_t held_since_ms;
-    uint8_t held[FRAME_MAX_HELD]; /* the start of a frame that is not complete */
+    uint8_t *held; /* held_len bytes, the start of a frame that is not complete; NULL: none */
 };
 
 /* Sends or queues. -1: out of memory, the pair must end. A dead side takes everything. */
 __attribute__((warn_unused_result)) int side_send(struct side *s, const uint8_t *bytes, size_t len);
+/* Keeps the start of a frame (len > 0) for the next read. -1: out of memory. */
+__attribute__((warn_unused_result)) int side_hold(struct side *s, const uint8_t *bytes, size_t len,
+                                                  uint64_t now_ms);
+/* Nothing is held any more. */
+void side_unhold(struct side *s);
 /* Tries what waits, then the FIN that is wanted. */
 void side_flush(struct side *s);
 static inline bool side_waits(const struct side *s)

@@ -52,7 +52,7 @@ static ssize_t raw_send(struct sock *s, const uint8_t *bytes, size_t len)
         return -1;
     }
     while (done < len) {
-        ssize_t n = send(s->lf.fd, bytes + done, len - done, MSG_NOSIGNAL);
+        ssize_t n = send(s->lf.fd, bytes + done, len - done, MSG_NOSIGNAL | (s->cork ? MSG_MORE : 0));
 
         if (n >= 0) {
             done += (size_t)n;
@@ -294,7 +294,9 @@ void sock_fin(struct sock *s)
     s->fin_sent = true;
     if (s->ssl && s->tls_open && !s->tls_dead) {
         ERR_clear_error();
+        s->cork = true; /* close_notify and FIN in one segment */
         SSL_shutdown(s->ssl);
+        s->cork = false;
     }
     shutdown(s->lf.fd, SHUT_WR);
 }

@@ -44,6 +44,7 @@ struct sock {
     bool tls_dead; /* a fatal error: SSL_shutdown and SSL_write are forbidden */
     bool tls_open; /* the TLS handshake is over */
     bool fin_sent;
+    bool cork;      /* more follows at once: the kernel waits with what it is given */
     bool heard;     /* at least one byte has come */
     bool truncated; /* TLS ended without close_notify */
 };
