@@ -236,7 +236,13 @@ static ssize_t tls_read(struct sock *s, uint8_t *bytes, size_t cap)
     ERR_clear_error();
     s->turn_bytes = 0;
     if (SSL_read_ex(s->ssl, bytes, cap, &n)) {
-        s->tls_more = SSL_has_pending(s->ssl);
+        size_t more = 0, records = 1;
+
+        /* A message may stand in several records: passed on together they cost one write. What stops this, the next
+         * call meets again. */
+        while ((s->tls_more = SSL_has_pending(s->ssl)) && n < cap && records++ < SOCK_TLS_RECORDS &&
+               SSL_read_ex(s->ssl, bytes + n, cap - n, &more))
+            n += more;
         return (ssize_t)n;
     }
     error = SSL_get_error(s->ssl, 0);

@@ -5,7 +5,7 @@
  * Owner:   embedded in a side; sock_close frees the SSL and closes the descriptor
  * Errors:  SOCK_AGAIN, SOCK_EOF, SOCK_ERROR (sock_why says what, for one log line)
  * Limits:  a TLS peer that sends more than SOCK_MAX_REKEYS KeyUpdates in one second is an error; one call reads at most
- *          SOCK_TLS_TURN bytes from the wire
+ *          SOCK_TLS_TURN bytes from the wire and joins SOCK_TLS_RECORDS records
  * Threads: the loop's own
  * Source:  epoll(7) on EPOLLET; SSL_read(3), SSL_write(3); bars S34, S43, S44; security.md 2.8 */
 #ifndef PROXY_RELAY_SOCK_H
@@ -19,12 +19,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SOCK_AGAIN      (-1)
-#define SOCK_ERROR      (-2)
-#define SOCK_EOF        0
-#define SOCK_EVENTS     (EPOLLIN | EPOLLOUT | EPOLLRDHUP)
-#define SOCK_MAX_REKEYS 32
-#define SOCK_TLS_TURN   65536
+#define SOCK_AGAIN       (-1)
+#define SOCK_ERROR       (-2)
+#define SOCK_EOF         0
+#define SOCK_EVENTS      (EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+#define SOCK_MAX_REKEYS  32
+#define SOCK_TLS_TURN    65536
+#define SOCK_TLS_RECORDS 4
 
 #define SOCK_USER_TIMEOUT_MS      30000
 #define SOCK_KEEPALIVE_IDLE_S     60
