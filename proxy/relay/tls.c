@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* What the TLS 1.2 clients of the last ten years can do; TLS 1.3's suites are OpenSSL's own. */
-#define TLS12_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL"
+#define TLS12_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 static const unsigned char alpn_http11[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
 
@@ -180,7 +180,6 @@ SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err)
     SSL_CTX_set_max_early_data(ctx, 0);
     SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
     SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
-    SSL_CTX_set_dh_auto(ctx, 1);
     /* A ticket of one server is no admission to another (bar S41). */
     if (!SSL_CTX_set_session_id_context(ctx, (const unsigned char *)spec->name,
                                         (unsigned)strnlen(spec->name, SSL_MAX_SID_CTX_LENGTH)) ||
