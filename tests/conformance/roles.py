@@ -17,7 +17,7 @@ os.environ["WEBSOCKETS_MAX_FRAGMENTS"] = "1000000"  # read at import; 9.3.1 send
 import kosoku
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 
 AGENT = "tidegate-testee"
@@ -66,7 +66,7 @@ async def testee(url, parallel):
                     async with dial(f"/runCase?case={number}&agent={quote(AGENT)}") as peer:
                         async for message in peer:
                             await peer.send(message)
-            except (ConnectionClosed, TimeoutError):
+            except (WebSocketException, OSError, TimeoutError):
                 pass  # the fuzzer's verdict counts, not ours
 
     await asyncio.gather(*(one(number) for number in range(1, count + 1)))
