@@ -10,6 +10,7 @@ from support import frames
 from support.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_payload, frame
 from support.gate import Gate
 from support.streams import relay_both_ways
+from support.wait import at_once
 
 KEY = b"\x11\x22\x33\x44"
 
@@ -439,21 +440,26 @@ def test_nothing_follows_a_close(gate, side, chunk):
         assert line["code"] == 1000 and line["initiator"] == side and line["reason"] == "end"
 
 
-@SIDES
-def test_close_that_nobody_answers(gate, side):
+def test_close_that_nobody_answers(start_proxy):
     """S27: 5 s after a Close that gets no answer both ends see FIN, 5 s later the connections are gone."""
-    with gate.tunnel() as (client, conn):
-        a, b = (client, conn) if side == "client" else (conn, client)
-        start = time.monotonic()
-        a.send_close(1000)
-        b.expect_close(1000)
-        last = a.read_until_eof(8)
-        assert 4.5 < time.monotonic() - start < 7
-        assert not last or frames.parse(last).opcode == CLOSE
-        b.expect_gone(2)
-        line = gate.close_line(client, timeout=8)
-        assert time.monotonic() - start < 12
-        assert line["code"] == 1000 and line["initiator"] == side
+    gates = {side: Gate(start_proxy) for side in ("client", "backend")}
+
+    def work(side):
+        gate = gates[side]
+        with gate, gate.tunnel() as (client, conn):
+            a, b = (client, conn) if side == "client" else (conn, client)
+            start = time.monotonic()
+            a.send_close(1000)
+            b.expect_close(1000)
+            last = a.read_until_eof(8)
+            assert 4.5 < time.monotonic() - start < 7
+            assert not last or frames.parse(last).opcode == CLOSE
+            b.expect_gone(2)
+            line = gate.close_line(client, timeout=8)
+            assert time.monotonic() - start < 12
+            assert line["code"] == 1000 and line["initiator"] == side
+
+    at_once(work, gates)
 
 
 def test_both_close_at_once(gate):

@@ -116,7 +116,7 @@ def test_dns_that_is_silent(start_with_dns, dns):
 
 def test_dns_that_is_not_there(start_with_dns, dns):
     """S38: a refused port 53 is no different."""
-    dns.udp.close()
+    dns.stop()
     port = free_port()
     start_with_dns(ws_spec(port, backend="ws://backend.test:9"))
     status, took = ask(port, 15)

@@ -27,16 +27,22 @@ class Dns:
                 raise
             except OSError:
                 self.udp.close()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Port 53 is closed from here on."""
         try:
-            self.udp.shutdown(socket.SHUT_RDWR)
+            self.udp.shutdown(socket.SHUT_RDWR)  # wakes the thread
         except OSError:
             pass
+        self.thread.join(5)
         self.udp.close()
 
     def asked(self, name):
@@ -48,7 +54,7 @@ class Dns:
                 query, peer = self.udp.recvfrom(4096)
             except OSError:
                 return
-            if len(query) < 12:
+            if not query:
                 return
             reply = self._reply(query)
             if reply:
