@@ -75,7 +75,7 @@ static void log_close(const struct pair *p)
     log_str(&l, "server", p->server->spec->name);
     log_num(&l, "code", p->end_code);
     log_str(&l, "initiator", who[p->end_who]);
-    log_str(&l, "reason", p->end_reason ? p->end_reason : "");
+    log_bytes(&l, "reason", p->end_reason, p->end_reason_len);
     if (p->detail)
         log_str(&l, "detail", p->detail);
     log_num(&l, "client_bytes", p->client.in_bytes);
@@ -109,8 +109,11 @@ static void note_end(struct pair *p, enum pair_who who, uint16_t code, const voi
         return;
     p->end_who = (uint8_t)who;
     p->end_code = code;
-    if (len)
-        p->end_reason = strndup(reason, len);
+    p->end_reason = len ? malloc(len) : NULL;
+    if (p->end_reason) {
+        memcpy(p->end_reason, reason, len);
+        p->end_reason_len = (uint8_t)len;
+    }
 }
 
 static void end_within(struct pair *p, uint64_t ms)
@@ -198,6 +201,18 @@ static void offend(struct pair *p, struct side *bad, uint16_t code, const char *
     end_within(p, PAIR_CLOSE_MS);
 }
 
+static const char *fault_of(const struct pair *p, const struct side *s)
+{
+    bool client = is_client(p, s);
+
+    if (s->sock.rekeys > SOCK_MAX_REKEYS)
+        return client ? "the client sent too many TLS KeyUpdates"
+                      : "the backend sent too many TLS KeyUpdates";
+    if (s->sock.tls_dead && !s->sock.last_errno)
+        return client ? "the client broke TLS" : "the backend broke TLS";
+    return client ? "the client's connection was reset" : "the backend's connection was reset";
+}
+
 /* Nothing more comes from `from`. */
 static void side_ended(struct pair *p, struct side *from, bool reset)
 {
@@ -209,12 +224,11 @@ static void side_ended(struct pair *p, struct side *from, bool reset)
     if (reset)
         side_kill(from);
     if (!p->detail && reset)
-        p->detail =
-            is_client(p, from) ? "the client's connection was reset" : "the backend's connection was reset";
+        p->detail = fault_of(p, from);
     else if (!p->detail && from->sock.truncated)
         p->detail = is_client(p, from) ? "the client ended TLS without close_notify"
                                        : "the backend ended TLS without close_notify";
-    note_end(p, who_is(p, from), 1006, NULL, 0);
+    note_end(p, from->sock.rekeys > SOCK_MAX_REKEYS ? PAIR_GATEWAY : who_is(p, from), 1006, NULL, 0);
     if (!said && !to->out_dead && frame_at_boundary(&from->in))
         put_last(p, to, innocent_code(p, to),
                  is_client(p, to) ? "the backend went away" : "the client went away");

@@ -61,7 +61,8 @@ struct pair {
     bool ended;
     uint8_t end_who;
     uint16_t end_code; /* 0: nothing has begun the end yet */
-    char *end_reason;  /* NULL: none */
+    uint8_t end_reason_len;
+    uint8_t *end_reason; /* as it came; NULL: none */
     const char *detail;
 };
 

@@ -320,7 +320,6 @@ def test_hostile_close_reasons(tmp_path, side):
     assert {(e["code"], e["initiator"]) for e in closes} == {(4000, side)}
 
 
-@pytest.mark.xfail(strict=True, reason="pair.c keeps the reason as a C string, which ends at a NUL")
 def test_close_reason_with_nul(tmp_path):
     """S56: a NUL neither ends a reason nor the line."""
     with RawBackend(serve) as backend:
