@@ -163,7 +163,7 @@ def test_body_is_bounded(gate):
             total += len(data)
     except ConnectionResetError:
         pass
-    assert (1 << 20) - 65536 <= total <= (1 << 20) + 65536
+    assert 0 < total <= (1 << 20) + 65536  # the cut is an RST, which may overtake the last bytes
     conn.wait_finished()
     client.close()
 
