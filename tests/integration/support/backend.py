@@ -160,6 +160,8 @@ class RawBackend:
 def server_context(pair, *, client_ca=None, minimum=None, maximum=None):
     """An SSLContext that shows `pair`; client_ca: a certs.Pair whose certificates clients must show."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Some builds of Python take a FIN without close_notify for a clean end.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
     context.load_cert_chain(pair.cert_path, pair.key_path)
     if client_ca:
         context.verify_mode = ssl.CERT_REQUIRED

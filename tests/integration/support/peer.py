@@ -147,7 +147,11 @@ class Peer:
                         else:
                             self.tls_in.write_eof()
                     continue
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as e:
+                except ssl.SSLError as e:
+                    # Python before 3.11.4 has no SSLEOFError for it.
+                    ended = isinstance(e, (ssl.SSLZeroReturnError, ssl.SSLEOFError))
+                    if not ended and e.reason != "UNEXPECTED_EOF_WHILE_READING":
+                        raise
                     self.clean_eof = isinstance(e, ssl.SSLZeroReturnError)
                     data = b""
             if data:
