@@ -14,7 +14,6 @@ enum err_code {
     ERR_IO,        /* a system call or a file */
     ERR_SYNTAX,    /* input that does not parse */
     ERR_INVALID,   /* input that parses and makes no sense */
-    ERR_CONFLICT,  /* two things want the same name or port */
     ERR_NOT_FOUND, /* a name, file or object that is not there */
     ERR_LIMIT,     /* a bound was reached */
 };

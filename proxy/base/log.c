@@ -212,12 +212,6 @@ void log_num(struct log_line *l, const char *key, uint64_t n)
         line_raw(l, text, len);
 }
 
-void log_bool(struct log_line *l, const char *key, bool b)
-{
-    if (line_key(l, key, 5))
-        line_raw(l, b ? "true" : "false", b ? 4 : 5);
-}
-
 static bool queue_put(const char *text, size_t len)
 {
     if (len > sizeof logger.queue - logger.len)

@@ -33,7 +33,6 @@ void log_begin(struct log_line *l, enum log_level level, const char *event);
 void log_str(struct log_line *l, const char *key, const char *text);
 void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t len);
 void log_num(struct log_line *l, const char *key, uint64_t n);
-void log_bool(struct log_line *l, const char *key, bool b);
 void log_end(struct log_line *l);
 
 /* A line of {"msg": ...}; written at once. For what happens outside the relay. */
