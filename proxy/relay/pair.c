@@ -50,7 +50,7 @@ struct pair *pair_new(struct relay *r, struct server *server, int fd, const stru
     p->backend.sock.lf.fd = -1;
     p->backend.sock.lf.ready = on_backend_ready;
     p->client_addr = *client_addr;
-    p->conn = ++r->next_conn;
+    p->conn = atomic_fetch_add(&r->shared.head->next_conn, 1) + 1;
     p->start_ms = p->active_ms = r->loop.now_ms;
     p->dead.release = release;
     LIST_INSERT_HEAD(&r->pairs, p, link);

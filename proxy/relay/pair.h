@@ -15,8 +15,8 @@
 #ifndef PROXY_RELAY_PAIR_H
 #define PROXY_RELAY_PAIR_H
 
+#include "base/loop.h"
 #include "relay/addr.h"
-#include "relay/loop.h"
 #include "relay/resolve.h"
 #include "relay/server.h"
 #include "relay/side.h"
@@ -31,9 +31,13 @@
 struct relay {
     struct loop loop;
     struct resolver *resolver;
-    uint64_t next_conn;
+    struct shared shared;
+    unsigned worker; /* which of the workers this is */
+    struct shared_worker *me;
+    bool draining;           /* the whole worker ends: see drain.h */
     LIST_HEAD(, pair) pairs; /* every one, in its handshake or relaying */
     size_t pair_count;
+    size_t tunnel_count;
     size_t mask_at; /* masks[0..mask_at) are still fresh */
     uint8_t masks[256];
     uint8_t scratch[FRAME_MAX_HELD + SIDE_READ_BYTES]; /* every read lands here first */

@@ -10,7 +10,7 @@
 #ifndef PROXY_RELAY_RESOLVE_H
 #define PROXY_RELAY_RESOLVE_H
 
-#include "relay/loop.h"
+#include "base/loop.h"
 
 #include <netinet/in.h>
 #include <sys/queue.h>

@@ -17,26 +17,39 @@ static char *host_header(const struct spec_url *u)
     return n < 0 ? NULL : text;
 }
 
-struct server *server_new(const struct spec_server *spec, struct err *err)
+struct server *server_new(struct spec_server *spec, const struct shared *shared, unsigned worker,
+                          unsigned slot, struct err *err)
 {
     struct server *s = calloc(1, sizeof *s);
+    struct spec_server *own = malloc(sizeof *own);
 
-    if (s)
-        s->backend_host_header = host_header(&spec->backend);
-    if (!s || !s->backend_host_header) {
-        free(s);
+    if (!s || !own) {
         err_set(err, ERR_LIMIT, "server \"%s\": out of memory", spec->name);
+        spec_server_free(spec);
+        free(own);
+        free(s);
         return NULL;
     }
+    *own = *spec;
+    *spec = (struct spec_server){0};
     s->refs = 1;
-    s->spec = spec;
-    if (spec->https && !(s->accept_ctx = tls_accept_ctx(spec, err)))
+    s->spec = own;
+    s->slot = (uint16_t)slot;
+    s->cell = shared_cell(shared, worker, slot);
+    s->worker = shared_worker(shared, worker);
+    atomic_fetch_add(&s->worker->server_objects, 1);
+    s->backend_host_header = host_header(&own->backend);
+    if (!s->backend_host_header) {
+        err_set(err, ERR_LIMIT, "out of memory");
         goto fail;
-    if (spec->backend.tls && tls_dial_init(&s->dial, spec, err))
+    }
+    if (own->https && !(s->accept_ctx = tls_accept_ctx(own, err)))
+        goto fail;
+    if (own->backend.tls && tls_dial_init(&s->dial, own, err))
         goto fail;
     return s;
 fail:
-    err_prefix(err, "server \"%s\"", spec->name);
+    err_prefix(err, "server \"%s\"", own->name);
     server_unref(s);
     return NULL;
 }
@@ -54,6 +67,9 @@ void server_unref(struct server *s)
     tls_ctx_free(s->accept_ctx);
     tls_dial_done(&s->dial);
     free(s->backend_host_header);
+    spec_server_free(s->spec);
+    free(s->spec);
+    atomic_fetch_sub(&s->worker->server_objects, 1);
     free(s);
 }
 

@@ -1,6 +1,7 @@
 /* server.h - one WebSocketServer in use: its spec and the SSL_CTXs made from it
- * Shape:   struct spec_server -> struct server, never changed afterwards
- * Owner:   refcounted: server_new gives one reference, a listener and every pair hold one each
+ * Shape:   struct spec_server -> struct server, never changed afterwards; a new version is another struct server under
+ *          the same slot
+ * Owner:   refcounted: server_new gives one reference, a worker's table and every pair hold one each; the spec is its own
  * Errors:  INVALID, with the server's name in front
  * Limits:  those of the spec
  * Threads: the loop's own */
@@ -8,6 +9,7 @@
 #define PROXY_RELAY_SERVER_H
 
 #include "base/err.h"
+#include "relay/shared.h"
 #include "relay/tls.h"
 #include "spec/spec.h"
 
@@ -15,13 +17,18 @@
 
 struct server {
     uint32_t refs;
-    const struct spec_server *spec; /* borrowed: the spec outlives its servers */
-    SSL_CTX *accept_ctx;            /* NULL: plain */
-    struct tls_dial dial;           /* ctx NULL: ws backend */
-    char *backend_host_header;      /* host[:port], as headers.keepHost false sends it */
+    uint16_t slot;
+    struct stats_cell *cell; /* this worker's counters of this slot */
+    struct shared_worker *worker;
+    struct spec_server *spec;
+    SSL_CTX *accept_ctx;       /* NULL: plain */
+    struct tls_dial dial;      /* ctx NULL: ws backend */
+    char *backend_host_header; /* host[:port], as headers.keepHost false sends it */
 };
 
-struct server *server_new(const struct spec_server *spec, struct err *err);
+/* Takes over what *spec holds, also on failure (NULL), and leaves it empty. `worker` is whose counters it uses. */
+struct server *server_new(struct spec_server *spec, const struct shared *shared, unsigned worker,
+                          unsigned slot, struct err *err);
 struct server *server_ref(struct server *s);
 void server_unref(struct server *s);
 /* Is this peer (IPv4 as ::ffff:a.b.c.d) in trustedProxies? */

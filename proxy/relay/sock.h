@@ -11,7 +11,7 @@
 #ifndef PROXY_RELAY_SOCK_H
 #define PROXY_RELAY_SOCK_H
 
-#include "relay/loop.h"
+#include "base/loop.h"
 
 #include <openssl/types.h>
 #include <stdbool.h>

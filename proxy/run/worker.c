@@ -71,22 +71,24 @@ static int watch_signals(struct worker *w, struct err *err)
     return loop_watch(&w->relay.loop, &w->signals, &w->signals_watched, EPOLLIN, err);
 }
 
-static int open_listeners(struct worker *w, const struct spec *spec, struct err *err)
+static int open_listeners(struct worker *w, struct spec *spec, struct err *err)
 {
     w->listeners = calloc(spec->count ? spec->count : 1, sizeof *w->listeners);
     if (!w->listeners)
         return err_set(err, ERR_LIMIT, "out of memory");
     for (size_t i = 0; i < spec->count; i++) {
-        struct server *s = server_new(&spec->servers[i], err);
+        int slot = shared_slot_take(&w->relay.shared, spec->servers[i].name);
+        struct server *s = server_new(&spec->servers[i], &w->relay.shared, 0, (unsigned)slot, err);
         struct listener *l = s ? listener_open(&w->relay, s, err) : NULL;
 
+        if (l) {
+            w->listeners[w->listener_count++] = l;
+            log_msg(LOG_INFO, "listen", "server \"%s\" on port %u, %s, backend %s", s->spec->name,
+                    s->spec->port, s->spec->https ? "TLS" : "plain", s->spec->backend.text);
+        }
         server_unref(s);
         if (!l)
             return -1;
-        w->listeners[w->listener_count++] = l;
-        log_msg(LOG_INFO, "listen", "server \"%s\" on port %u, %s, backend %s", spec->servers[i].name,
-                spec->servers[i].port, spec->servers[i].https ? "TLS" : "plain",
-                spec->servers[i].backend.text);
     }
     return 0;
 }
@@ -118,15 +120,20 @@ static void stop(struct worker *w)
     log_flush();
 }
 
-int worker_run(const struct spec *spec, struct err *err)
+int worker_run(struct spec *spec, struct err *err)
 {
     struct worker *w = calloc(1, sizeof *w);
-    int r = -1;
+    int r = -1, fd = -1;
 
     if (!w)
         return err_set(err, ERR_LIMIT, "out of memory");
     w->signals.fd = -1;
     raise_fd_limit();
+    if (shared_new(&w->relay.shared, 1, 20000, &fd, err)) {
+        free(w);
+        return -1;
+    }
+    w->relay.me = shared_worker(&w->relay.shared, 0);
     if (!sock_global_init(err) && !loop_init(&w->relay.loop, err)) {
         w->relay.loop.turn_end = on_turn_end;
         w->relay.resolver = resolver_new(&w->relay.loop, err);
@@ -137,6 +144,8 @@ int worker_run(const struct spec *spec, struct err *err)
         }
         stop(w);
     }
+    shared_done(&w->relay.shared);
+    close(fd);
     free(w);
     return r;
 }

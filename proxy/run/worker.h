@@ -1,6 +1,6 @@
 /* worker.h - one process that serves a spec: its loop, servers and listeners, until a signal ends it
  * Shape:   struct spec -> listening ports -> pairs
- * Owner:   borrows the spec for its whole run
+ * Owner:   takes the servers out of the spec
  * Errors:  from worker_run before the first port is served: the server and what is wrong
  * Limits:  raises the soft descriptor limit to WORKER_MAX_FDS or the hard limit
  * Threads: one */
@@ -15,6 +15,6 @@
 /* Call first thing in main: SIGTERM, SIGINT and SIGHUP wait until the worker reads them. */
 void worker_block_signals(void);
 /* Returns 0 after SIGTERM or SIGINT. */
-__attribute__((warn_unused_result)) int worker_run(const struct spec *spec, struct err *err);
+__attribute__((warn_unused_result)) int worker_run(struct spec *spec, struct err *err);
 
 #endif

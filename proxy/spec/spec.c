@@ -67,7 +67,7 @@ static void strings_free(struct spec_strings *s)
     free(s->pos);
 }
 
-static void server_free(struct spec_server *s)
+void spec_server_free(struct spec_server *s)
 {
     free(s->name);
     free(s->backend.host);
@@ -87,12 +87,13 @@ static void server_free(struct spec_server *s)
     }
     free(s->headers.set);
     free(s->trusted_proxies);
+    *s = (struct spec_server){0};
 }
 
 void spec_free(struct spec *s)
 {
     for (size_t i = 0; i < s->count; i++)
-        server_free(&s->servers[i]);
+        spec_server_free(&s->servers[i]);
     free(s->servers);
     *s = (struct spec){0};
 }

@@ -113,11 +113,21 @@ struct spec_server {
         uint32_t connect_ms;   /* default 5000, an address */
         uint32_t handshake_ms; /* default 10000 */
         uint32_t idle_ms;      /* default 0: off */
+        uint32_t max_age_ms;   /* default 0: off */
+        uint32_t drain_ms;     /* default 30000 */
     } timeouts;
 
     struct {
+        uint32_t interval_ms; /* default 0: off */
+        uint32_t timeout_ms;  /* default 10000 */
+    } ping;
+
+    struct {
         uint64_t client_max_message_bytes, backend_max_message_bytes;
+        uint32_t max_connections, max_connections_per_ip, handshakes_per_second; /* 0: none */
     } limits;
+
+    bool bad; /* set by spec_load_bytes: a problem names this document, so it is not to be served */
 };
 
 struct spec {
@@ -156,6 +166,8 @@ __attribute__((warn_unused_result)) int spec_emit(const struct spec *s, struct b
 /* Equal in everything but positions. */
 bool spec_server_equal(const struct spec_server *a, const struct spec_server *b);
 void spec_free(struct spec *s);
+/* Frees what it holds and leaves it empty. */
+void spec_server_free(struct spec_server *s);
 
 void spec_problem_add(struct spec_problems *p, struct spec_pos pos, const char *server, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -422,6 +422,8 @@ static void server_init(struct spec_server *s, struct spec_pos pos)
     s->headers.keep_host = true;
     s->timeouts.connect_ms = 5000;
     s->timeouts.handshake_ms = 10000;
+    s->timeouts.drain_ms = 30000;
+    s->ping.timeout_ms = 10000;
 }
 
 /* Problems from `first` on belong to this document: they get its name, now that it is known. */

@@ -1,5 +1,5 @@
 /* test_loop.c - timers never early, tasks one turn later, the dead freed behind the turn */
-#include "relay/loop.h"
+#include "base/loop.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-#include "relay/loop.h"
+#include "base/loop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -161,8 +161,7 @@ static void run_tasks(struct loop *l)
     }
 }
 
-/* How long nothing is due: 0 with tasks, -1 without timers. */
-static int wait_ms(const struct loop *l)
+int loop_wait_ms(const struct loop *l)
 {
     uint64_t first = l->tick + 1;
 
@@ -183,25 +182,28 @@ static int wait_ms(const struct loop *l)
     return -1;
 }
 
-void loop_run(struct loop *l)
+void loop_turn(struct loop *l, int wait_ms)
 {
     struct epoll_event events[LOOP_EVENTS];
+    int n = epoll_wait(l->epoll_fd, events, LOOP_EVENTS, wait_ms);
 
-    while (!l->stop) {
-        int n = epoll_wait(l->epoll_fd, events, LOOP_EVENTS, wait_ms(l));
+    l->now_ms = clock_ms();
+    l->ready_count = n > 0 ? n : 0;
+    for (int i = 0; i < n; i++) {
+        struct loop_fd *f = events[i].data.ptr;
 
-        l->now_ms = clock_ms();
-        l->ready_count = n > 0 ? n : 0;
-        for (int i = 0; i < n; i++) {
-            struct loop_fd *f = events[i].data.ptr;
-
-            if (f->fd >= 0)
-                f->ready(f, events[i].events);
-        }
-        sweep(l);
-        run_tasks(l);
-        release_dead(l);
-        if (l->turn_end)
-            l->turn_end(l);
+        if (f->fd >= 0)
+            f->ready(f, events[i].events);
     }
+    sweep(l);
+    run_tasks(l);
+    release_dead(l);
+    if (l->turn_end)
+        l->turn_end(l);
+}
+
+void loop_run(struct loop *l)
+{
+    while (!l->stop)
+        loop_turn(l, loop_wait_ms(l));
 }

@@ -1,4 +1,4 @@
-/* loop.h - the worker's epoll loop: ready descriptors, deadlines, work for the next turn
+/* loop.h - an epoll loop: ready descriptors, deadlines, work for the next turn
  * Shape:   a turn = wait -> ready callbacks -> due timers -> tasks -> free what died in this turn
  * Units:   *_ms of CLOCK_MONOTONIC; now_ms is read once a turn; timers fire up to LOOP_TICK_MS late, never early
  * Owner:   loop_fd, loop_timer, loop_task and loop_dead are embedded in their owners, who outlive the turn: an owner
@@ -8,8 +8,8 @@
  *          for descriptors that a library owns
  * Threads: the loop's own
  * Source:  epoll(7); `sock` explains what edge-triggered asks of a reader */
-#ifndef PROXY_RELAY_LOOP_H
-#define PROXY_RELAY_LOOP_H
+#ifndef PROXY_BASE_LOOP_H
+#define PROXY_BASE_LOOP_H
 
 #include "base/err.h"
 
@@ -66,6 +66,11 @@ __attribute__((warn_unused_result)) int loop_init(struct loop *l, struct err *er
 void loop_done(struct loop *l);
 /* Turns until loop->stop is set. */
 void loop_run(struct loop *l);
+/* One turn that waits for at most wait_ms (-1: without limit). For whoever has a wait of its own, in which epoll_fd
+ * stands beside others: loop_turn(l, 0) when it is readable or after loop_wait_ms. */
+void loop_turn(struct loop *l, int wait_ms);
+/* How long nothing is due: 0 with tasks, -1 without timers. */
+int loop_wait_ms(const struct loop *l);
 
 /* Edge-triggered for `events`; closing the descriptor ends it. */
 __attribute__((warn_unused_result)) int loop_add(struct loop *l, struct loop_fd *f, uint32_t events,
