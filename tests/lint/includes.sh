@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # A folder includes itself and what stands before it in this line.
-proxy_floors=(base spec wire relay run main)
+proxy_floors=(base spec wire relay admin run main)
 # What controller/ may include of proxy/.
 controller_sees=(base spec)
 # Vendor headers and the only files that may include them (patterns of bash; one line each).
@@ -14,7 +14,7 @@ vendor_homes=(
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch] proxy/relay/server.c
                       proxy/run/connect.c'
     'ares*.h          proxy/relay/resolve.c'
-    'libwebsockets.h  proxy/run/connect.c'
+    'libwebsockets.h  proxy/run/connect.c proxy/admin/http.c'
 )
 # C8's keys. Shape, Owner and Threads always; the others where there is something to say, in this order.
 header_keys='Shape Units Owner Errors Limits Threads Source'

@@ -9,7 +9,7 @@ failed=0 checks=0
 # A small tree of its own, so that nothing in the real one can hide a violation or stand in for it.
 fresh() {
     rm -rf "${copy:?}"/*
-    mkdir -p "$copy"/{proxy/{base,spec,wire,relay,run},controller,tests,deploy}
+    mkdir -p "$copy"/{proxy/{base,spec,wire,relay,admin,run},controller,tests,deploy}
     cp -r tests/lint "$copy/tests/"
     cp .clang-format .clang-tidy "$copy/"
     header base low 'int low(void);'
