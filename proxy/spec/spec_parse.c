@@ -452,16 +452,10 @@ static void problems_keep_kind(struct spec_reader *p, size_t first)
     p->problems->count = kept;
 }
 
-static void read_document(struct spec_reader *p, struct spec *out, unsigned **marks,
-                          const struct spec_node *root)
+static void read_mapping(struct spec_reader *p, const struct spec_node *root)
 {
     size_t first = p->problems->count;
 
-    out->servers = spec_grow(out->servers, out->count, sizeof *out->servers);
-    *marks = spec_grow(*marks, out->count, sizeof **marks);
-    p->s = &out->servers[out->count];
-    server_init(p->s, root->pos);
-    p->bad = 0;
     p->has_kind = p->wrong_kind = false;
     p->field[0] = '\0';
     spec_reader_fields(p, server_fields, SPEC_COUNT(server_fields));
@@ -472,30 +466,44 @@ static void read_document(struct spec_reader *p, struct spec *out, unsigned **ma
     if (!p->has_kind && !(p->bad & SPEC_MARK_KIND))
         spec_problem_add(p->problems, root->pos, NULL, "kind: missing; give kind: WebSocketServer");
     problems_claim(p, first);
+}
+
+static void read_document(struct spec_reader *p, struct spec *out, unsigned **marks,
+                          const struct spec_node *root)
+{
+    out->servers = spec_grow(out->servers, out->count, sizeof *out->servers);
+    *marks = spec_grow(*marks, out->count, sizeof **marks);
+    p->s = &out->servers[out->count];
+    server_init(p->s, root->pos);
+    p->bad = 0;
+    if (!root->refused && root->kind == SPEC_NODE_MAP) {
+        read_mapping(p, root);
+    } else {
+        spec_problem_add(p->problems, root->pos, NULL, "%s",
+                         root->refused
+                             ? root->refused
+                             : "a document must be a mapping, beginning with kind: WebSocketServer");
+        spec_yaml_skip(p->y, root);
+        p->bad = SPEC_MARK_ALL;
+    }
     (*marks)[out->count++] = p->bad;
 }
 
-void spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
-                       struct spec_problems *problems)
+int spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
+                      struct spec_problems *problems)
 {
     struct spec_reader p = {.y = spec_yaml_new(bytes, len, problems), .problems = problems};
     struct spec_node n;
+    bool broken;
 
     *out = (struct spec){0};
     *marks = NULL;
-    while (spec_yaml_next(p.y, &n)) {
-        if (n.kind != SPEC_NODE_DOC || !spec_yaml_next(p.y, &n) || spec_reader_absent(&n))
-            continue;
-        if (n.refused || n.kind != SPEC_NODE_MAP) {
-            spec_problem_add(
-                problems, n.pos, NULL, "%s",
-                n.refused ? n.refused : "a document must be a mapping, beginning with kind: WebSocketServer");
-            spec_yaml_skip(p.y, &n);
-            continue;
-        }
-        read_document(&p, out, marks, &n);
-    }
+    while (spec_yaml_next(p.y, &n))
+        if (n.kind == SPEC_NODE_DOC && spec_yaml_next(p.y, &n) && !spec_reader_absent(&n))
+            read_document(&p, out, marks, &n);
+    broken = spec_yaml_broken(p.y);
     spec_yaml_free(p.y);
+    return broken ? -1 : 0;
 }
 
 int spec_parse(const uint8_t *bytes, size_t len, struct spec *out, struct spec_problems *problems)
@@ -504,7 +512,7 @@ int spec_parse(const uint8_t *bytes, size_t len, struct spec *out, struct spec_p
     struct spec s;
     unsigned *marks;
 
-    spec_parse_marked(bytes, len, &s, &marks, problems);
+    (void)spec_parse_marked(bytes, len, &s, &marks, problems);
     free(marks);
     if (problems->count > before || problems->cut) {
         spec_free(&s);
