@@ -47,8 +47,8 @@ static void read_pems(struct spec *s, struct spec_problems *problems)
 
         read_pem(v, &v->cert, "tls.certFile", SPEC_MAX_PEM_BYTES, problems);
         read_pem(v, &v->key, "tls.keyFile", SPEC_MAX_PEM_BYTES, problems);
-        read_pem(v, &v->tls.client_ca, "tls.clientCAFile", SPEC_MAX_FILE_BYTES, problems);
-        read_pem(v, &v->backend_tls.ca, "backendTLS.caFile", SPEC_MAX_FILE_BYTES, problems);
+        read_pem(v, &v->tls.client_ca, "tls.clientCAFile", SPEC_MAX_CA_BYTES, problems);
+        read_pem(v, &v->backend_tls.ca, "backendTLS.caFile", SPEC_MAX_CA_BYTES, problems);
     }
 }
 

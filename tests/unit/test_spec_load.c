@@ -167,6 +167,105 @@ static void reads_the_bytes_of_a_file_within_a_limit(void **state)
     free(path);
 }
 
+/* As large as each may be: PEM text may hold other lines. */
+static char *padded_file(const char *pem, size_t bytes)
+{
+    char *text = malloc(bytes + 1), *path;
+
+    assert_non_null(text);
+    memset(text, '#', bytes);
+    for (size_t i = 63; i < bytes; i += 64)
+        text[i] = '\n';
+    text[bytes] = '\0';
+    memcpy(text + bytes - strlen(pem) - 1, "\n", 1);
+    memcpy(text + bytes - strlen(pem), pem, strlen(pem));
+    path = temp_file(text);
+    free(text);
+    return path;
+}
+
+static void inlined_servers_say_the_same_without_files(void **state)
+{
+    struct made_pair a = make_pair("a");
+    char *cert = padded_file(a.cert, SPEC_MAX_PEM_BYTES), *key = padded_file(a.key, SPEC_MAX_PEM_BYTES);
+    char *ca = padded_file(a.cert, SPEC_MAX_CA_BYTES), *printed;
+    char *text = text_of("kind: WebSocketServer\nname: a\nport: 1\nbackend: wss://b\nhttps: true\n"
+                         "tls: {certFile: %s, keyFile: %s, clientCAFile: %s}\nbackendTLS: {caFile: %s}\n",
+                         cert, key, ca, ca);
+    struct spec s, back;
+    struct err err;
+    struct buf out;
+
+    (void)state;
+    assert_int_equal(load(text, &s, &printed), 0);
+    assert_string_equal(printed, "");
+    free(printed);
+    spec_server_inline(&s.servers[0]);
+    unlink(cert);
+    unlink(key);
+    unlink(ca);
+    buf_init(&out, SPEC_MAX_EMIT_BYTES);
+    assert_int_equal(spec_emit(&s, &out, &err), 0);
+    assert_int_equal(buf_add(&out, "", 1), 0);
+    assert_null(strstr((const char *)out.data, "File"));
+    assert_good((const char *)out.data, &back);
+    assert_int_equal(back.count, 1);
+    assert_true(spec_server_equal(&s.servers[0], &back.servers[0]));
+    assert_int_equal(back.servers[0].key.len, SPEC_MAX_PEM_BYTES);
+    assert_int_equal(back.servers[0].tls.client_ca.len, SPEC_MAX_CA_BYTES);
+    assert_int_equal(back.servers[0].backend_tls.ca.len, SPEC_MAX_CA_BYTES);
+    spec_free(&back);
+    spec_free(&s);
+    buf_free(&out);
+    free(text);
+    free(cert);
+    free(key);
+    free(ca);
+    made_pair_free(&a);
+}
+
+/* An inlined server that lost its certificate would be another one. */
+static void a_file_that_was_not_read_keeps_its_name(void **state)
+{
+    char *printed;
+    struct spec s;
+
+    (void)state;
+    assert_int_equal(
+        load(GOOD("a", "1") "https: true\ntls: {certFile: /nonexistent/c, keyFile: /nonexistent/k}\n", &s,
+             &printed),
+        0);
+    spec_server_inline(&s.servers[0]);
+    assert_string_equal(s.servers[0].cert.file, "/nonexistent/c");
+    assert_string_equal(s.servers[0].key.file, "/nonexistent/k");
+    spec_free(&s);
+    free(printed);
+}
+
+static void lists_the_files_of_good_and_bad_documents(void **state)
+{
+    const char *paths[SPEC_MAX_FILES];
+    char *printed;
+    struct spec s;
+
+    (void)state;
+    assert_int_equal(load(GOOD("a", "x") "tls: {certFile: /nonexistent/c, keyFile: k, clientCAFile: a}\n"
+                                         "backendTLS: {caFile: b}\n---\n" GOOD("b", "2") "---\n" GOOD(
+                                             "c", "3") "tls: {clientCAFile: ../d}\n",
+                          &s, &printed),
+                     0);
+    assert_int_equal(spec_server_files(&s.servers[0], paths), 4);
+    assert_string_equal(paths[0], "/nonexistent/c");
+    assert_string_equal(paths[1], "k");
+    assert_string_equal(paths[2], "a");
+    assert_string_equal(paths[3], "b");
+    assert_int_equal(spec_server_files(&s.servers[1], paths), 0);
+    assert_int_equal(spec_server_files(&s.servers[2], paths), 1);
+    assert_string_equal(paths[0], "../d");
+    spec_free(&s);
+    free(printed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +274,9 @@ int main(void)
         cmocka_unit_test(judges_nothing_of_what_cannot_be_read_to_its_end),
         cmocka_unit_test(judges_nothing_after_too_many_problems),
         cmocka_unit_test(reads_the_bytes_of_a_file_within_a_limit),
+        cmocka_unit_test(inlined_servers_say_the_same_without_files),
+        cmocka_unit_test(a_file_that_was_not_read_keeps_its_name),
+        cmocka_unit_test(lists_the_files_of_good_and_bad_documents),
     };
 
     return cmocka_run_group_tests_name("spec_load", tests, NULL, NULL);
