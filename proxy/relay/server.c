@@ -43,7 +43,7 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
         err_set(err, ERR_LIMIT, "out of memory");
         goto fail;
     }
-    if (own->https && !(s->accept_ctx = tls_accept_ctx(own, err)))
+    if (own->https && !(s->accept_ctx = tls_accept_ctx(own, shared, err)))
         goto fail;
     if (own->backend.tls && tls_dial_init(&s->dial, own, err))
         goto fail;

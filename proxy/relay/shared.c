@@ -177,12 +177,15 @@ int shared_ticket_rotate(struct shared *s, struct err *err)
 void shared_ticket_keys(const struct shared *s, struct shared_ticket_key out[SHARED_TICKET_KEYS])
 {
     uint32_t before, after;
+    int tries = 1000;
 
+    /* A master that died while it wrote leaves the number odd for good. What is read then is no less secret: at worst
+     * a ticket does not open. */
     do {
         before = atomic_load(&s->head->ticket_sequence);
         atomic_thread_fence(memory_order_seq_cst);
         memcpy(out, s->head->ticket_keys, sizeof s->head->ticket_keys);
         atomic_thread_fence(memory_order_seq_cst);
         after = atomic_load(&s->head->ticket_sequence);
-    } while (before != after || before & 1);
+    } while ((before != after || before & 1) && --tries);
 }
