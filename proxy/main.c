@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "run/connect.h"
 #include "run/options.h"
+#include "run/stop.h"
 #include "run/worker.h"
 #include "spec/spec.h"
 
@@ -45,8 +46,10 @@ int main(int argc, char **argv)
         r = load(&o, &spec) ? 1 : 0;
         spec_free(&spec);
         return r;
+    case OPTIONS_STOP: return stop_main(&o);
     case OPTIONS_CONNECT: return connect_main(o.connect_url);
     case OPTIONS_SERVE: worker_block_signals(); return serve(&o);
+    case OPTIONS_WORKER: return 2;
     default: return o.exit_code;
     }
 }
