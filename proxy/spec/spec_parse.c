@@ -62,6 +62,19 @@ static void read_bytes(struct spec_reader *p, const struct spec_field *f, const 
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
+static void read_count(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+{
+    uint64_t n;
+    struct err err;
+
+    if (!must_be_plain(p, v))
+        return;
+    if (spec_value_uint(v->text, v->len, 0, UINT32_MAX, &n, &err))
+        spec_reader_problem(p, v->pos, "%s", err.msg);
+    else
+        *(uint32_t *)target(p, f) = (uint32_t)n;
+}
+
 static void read_duration(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     struct err err;
@@ -390,6 +403,9 @@ static void read_limits(struct spec_reader *p, const struct spec_field *f, const
          NULL},
         {"backendMaxMessageBytes", SPEC_NODE_SCALAR, read_bytes, AT(limits.backend_max_message_bytes), 0, 0,
          NULL},
+        {"maxConnections", SPEC_NODE_SCALAR, read_count, AT(limits.max_connections), 0, 0, NULL},
+        {"maxConnectionsPerIP", SPEC_NODE_SCALAR, read_count, AT(limits.max_connections_per_ip), 0, 0, NULL},
+        {"handshakesPerSecond", SPEC_NODE_SCALAR, read_count, AT(limits.handshakes_per_second), 0, 0, NULL},
     };
 
     (void)f;
