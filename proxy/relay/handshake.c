@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "relay/dial.h"
+#include "relay/limit.h"
 #include "wire/request.h"
 #include "wire/response.h"
 
@@ -144,19 +145,25 @@ static void drop_input(struct handshake *h)
 }
 
 /* Our own answer. `said` goes to the client; `why` to the log, with what only the operator should see. */
-static void refuse(struct handshake *h, int status, const char *said, const char *why)
+static void answer(struct handshake *h, int status, unsigned retry_after_s, const char *said, const char *why)
 {
     struct buf out;
 
     log_refuse(h, status, "gateway", why);
     buf_init(&out, HEAD_MAX_BYTES);
-    if (answer_emit(status, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
+    if (answer_emit(status, retry_after_s, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
         end(h, true);
     } else {
         linger(h);
         drop_input(h);
     }
     buf_free(&out);
+}
+
+/* A 503 without a reason of limit.h is a lack of descriptors or memory. */
+static void refuse(struct handshake *h, int status, const char *said, const char *why)
+{
+    answer(h, status, status == 503 ? HANDSHAKE_RETRY_S : 0, said, why);
 }
 
 /* The client is gone before it could be answered. */
@@ -332,7 +339,7 @@ static void on_dialled(struct dial *d, bool ok)
     struct request_via via = {
         .client_addr = addr_ip_text(&p->client_addr.ip, text),
         .client_tls = p->client.sock.ssl != NULL,
-        .client_trusted = server_trusts(s, &p->client_addr.ip),
+        .client_trusted = request_trusts(s->spec, &p->client_addr.ip),
         .backend_host = s->backend_host_header,
     };
     struct buf out;
@@ -356,6 +363,20 @@ static void on_dialled(struct dial *d, bool ok)
     buf_free(&out);
 }
 
+/* Is there room for it? */
+static bool admit(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    struct limit_refusal refusal;
+    struct in6_addr client =
+        request_client(&h->request_head, h->client_in.data, p->server->spec, &p->client_addr.ip);
+
+    if (limit_admit(p, &client, &refusal))
+        return true;
+    answer(h, 503, refusal.retry_after_s, refusal.said, refusal.why);
+    return false;
+}
+
 static void take_request(struct handshake *h)
 {
     struct verdict v = request_check(&h->request_head, h->client_in.data, h->pair->server->spec, &h->request);
@@ -368,6 +389,8 @@ static void take_request(struct handshake *h)
         client_gone(h, "the client closed the connection before it was answered");
         return;
     }
+    if (!admit(h))
+        return;
     h->state = DIAL;
     deadline(h, HANDSHAKE_TOTAL_MS);
     dial_start(&h->dial, h->pair, on_dialled);

@@ -16,6 +16,7 @@
 
 #define HANDSHAKE_TOTAL_MS     30000
 #define HANDSHAKE_LINGER_MS    2000
+#define HANDSHAKE_RETRY_S      5 /* Retry-After of a 503 for want of descriptors or memory */
 #define HANDSHAKE_LINGER_BYTES (1024u * 1024)
 
 /* Starts it for a pair just made. `picker` chooses the SSL_CTX by the client's SNI and outlives the handshake. */

@@ -1,6 +1,7 @@
 #include "relay/pair.h"
 
 #include "base/log.h"
+#include "relay/limit.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -91,6 +92,7 @@ void pair_end(struct pair *p, bool abort)
     if (p->ended)
         return;
     p->ended = true;
+    limit_release(p);
     if (!p->handshake)
         log_close(p);
     side_done(&p->client, abort);
@@ -423,6 +425,15 @@ static void check_held(struct pair *p, struct side *s)
     }
 }
 
+void pair_close(struct pair *p, uint16_t code, const char *reason)
+{
+    note_end(p, PAIR_GATEWAY, code, reason, strlen(reason));
+    ask_close(p, &p->client, code, reason);
+    if (!p->ended)
+        end_within(p, PAIR_CLOSE_MS);
+    settle(p);
+}
+
 static void on_timer(struct loop_timer *t)
 {
     struct pair *p = (struct pair *)((char *)t - offsetof(struct pair, timer));
@@ -436,9 +447,8 @@ static void on_timer(struct loop_timer *t)
     if (!p->ended)
         check_held(p, &p->backend);
     if (!p->ended && !p->end_ms && idle_ms && now >= p->active_ms + idle_ms) {
-        note_end(p, PAIR_GATEWAY, 1001, "idle timeout", strlen("idle timeout"));
-        ask_close(p, &p->client, 1001, "idle timeout");
-        end_within(p, PAIR_CLOSE_MS);
+        pair_close(p, 1001, "idle timeout");
+        return;
     }
     settle(p);
 }

@@ -4,7 +4,7 @@
  *            EOF of one side   what it sent is delivered, Close 1011 (client) or 1001 (backend) at a boundary, FIN;
  *                              the other direction goes on for PAIR_FIN_MS at most
  *            offence           Close with its code to the offender, 1011 or 1001 to the other, FIN to both
- *            ours (idle)       Close to the client, its answer goes to the backend; ours to the backend after 5 s
+ *            ours              Close to the client, its answer goes to the backend; ours to the backend after 5 s
  * Units:   *_ms on the loop's clock
  * Owner:   pair_new gives it to itself: it frees itself at the end of the turn in which both directions have ended;
  *          it holds one reference to its server and, until it relays, its handshake
@@ -38,7 +38,8 @@ struct relay {
     LIST_HEAD(, pair) pairs; /* every one, in its handshake or relaying */
     size_t pair_count;
     size_t tunnel_count;
-    size_t mask_at; /* masks[0..mask_at) are still fresh */
+    size_t admitted; /* tunnels, and handshakes that limit_admit let through */
+    size_t mask_at;  /* masks[0..mask_at) are still fresh */
     uint8_t masks[256];
     uint8_t scratch[FRAME_MAX_HELD + SIDE_READ_BYTES]; /* every read lands here first */
 };
@@ -63,6 +64,8 @@ struct pair {
     uint64_t end_ms;    /* when patience ends; 0: not ending */
     bool fins_sent;     /* FIN to both, sent or waiting: the next end_ms is the last */
     bool ended;
+    bool admitted;     /* see limit.h */
+    uint32_t ip_entry; /* of this worker's table, + 1; 0: its address is not counted */
     uint8_t end_who;
     uint16_t end_code; /* 0: nothing has begun the end yet */
     uint8_t end_reason_len;
@@ -75,6 +78,8 @@ struct pair *pair_new(struct relay *r, struct server *server, int fd, const stru
 /* From the handshake to frames: the 101 is sent, both sockets are open. The bytes are what came early. */
 void pair_start(struct pair *p, uint8_t rsv_mask, const uint8_t *client_bytes, size_t client_len,
                 const uint8_t *backend_bytes, size_t backend_len);
+/* Ends a tunnel as the idle timeout does: Close to the client, its answer goes to the backend. `reason`: static text. */
+void pair_close(struct pair *p, uint16_t code, const char *reason);
 /* Ends it now: sockets closed, memory freed after the turn. abort: RST instead of FIN. */
 void pair_end(struct pair *p, bool abort);
 

@@ -72,17 +72,3 @@ void server_unref(struct server *s)
     atomic_fetch_sub(&s->worker->server_objects, 1);
     free(s);
 }
-
-bool server_trusts(const struct server *s, const struct in6_addr *peer)
-{
-    for (size_t i = 0; i < s->spec->trusted_proxy_count; i++) {
-        const struct spec_cidr *c = &s->spec->trusted_proxies[i];
-        size_t bytes = c->bits / 8, rest = c->bits % 8;
-
-        if (memcmp(c->addr, peer->s6_addr, bytes))
-            continue;
-        if (!rest || (c->addr[bytes] ^ peer->s6_addr[bytes]) >> (8 - rest) == 0)
-            return true;
-    }
-    return false;
-}

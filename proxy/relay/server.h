@@ -13,8 +13,6 @@
 #include "relay/tls.h"
 #include "spec/spec.h"
 
-#include <netinet/in.h>
-
 struct server {
     uint32_t refs;
     uint16_t slot;
@@ -31,7 +29,5 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
                           unsigned slot, struct err *err);
 struct server *server_ref(struct server *s);
 void server_unref(struct server *s);
-/* Is this peer (IPv4 as ::ffff:a.b.c.d) in trustedProxies? */
-bool server_trusts(const struct server *s, const struct in6_addr *peer);
 
 #endif

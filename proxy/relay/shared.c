@@ -150,6 +150,7 @@ void shared_worker_clear(struct shared *s, unsigned worker)
         if (atomic_load(&s->slots[i].used)) {
             atomic_store(&shared_cell(s, worker, i)->connections, 0);
             atomic_store(&shared_cell(s, worker, i)->handshakes, 0);
+            atomic_store(&shared_cell(s, worker, i)->admitted, 0);
         }
     for (uint32_t i = 0; i < s->head->ip_entries; i++)
         if (atomic_load_explicit(&shared_ips(s, worker)[i].count, memory_order_relaxed))

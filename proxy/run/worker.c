@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "relay/handshake.h"
+#include "relay/limit.h"
 #include "relay/listener.h"
 
 #include <errno.h>
@@ -45,6 +46,19 @@ static void raise_fd_limit(void)
         return;
     lim.rlim_cur = lim.rlim_max < WORKER_MAX_FDS ? lim.rlim_max : WORKER_MAX_FDS;
     setrlimit(RLIMIT_NOFILE, &lim);
+}
+
+/* What the descriptors that are left allow. The lowest free number is how many are in use. */
+static void set_max_tunnels(struct worker *w)
+{
+    struct rlimit lim;
+    int lowest = dup(w->relay.loop.epoll_fd);
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) || lowest < 0)
+        lim.rlim_cur = 0, lowest = 0;
+    else
+        close(lowest);
+    atomic_store(&w->relay.me->max_tunnels, limit_max_tunnels(lim.rlim_cur, (unsigned)lowest));
 }
 
 static void on_signal(struct loop_fd *f, uint32_t events)
@@ -138,6 +152,7 @@ int worker_run(struct spec *spec, struct err *err)
         w->relay.loop.turn_end = on_turn_end;
         w->relay.resolver = resolver_new(&w->relay.loop, err);
         if (w->relay.resolver && !watch_signals(w, err) && !open_listeners(w, spec, err)) {
+            set_max_tunnels(w);
             log_msg(LOG_INFO, "ready", "%zu servers", spec->count);
             loop_run(&w->relay.loop);
             r = 0;
