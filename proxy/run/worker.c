@@ -4,6 +4,7 @@
 #include "relay/handshake.h"
 #include "relay/limit.h"
 #include "relay/listener.h"
+#include "run/cgroup.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -20,6 +21,8 @@ struct worker {
     uint32_t signals_watched;
     struct listener **listeners;
     size_t listener_count;
+    struct cgroup_memory memory;
+    struct loop_timer second;
 };
 
 static void handled_signals(sigset_t *set)
@@ -59,6 +62,27 @@ static void set_max_tunnels(struct worker *w)
     else
         close(lowest);
     atomic_store(&w->relay.me->max_tunnels, limit_max_tunnels(lim.rlim_cur, (unsigned)lowest));
+}
+
+static void on_second(struct loop_timer *t)
+{
+    struct worker *w = (struct worker *)((char *)t - offsetof(struct worker, second));
+    _Atomic uint32_t *pressure = &w->relay.shared.head->pressure;
+    enum shared_pressure before = atomic_load(pressure), now = SHARED_CALM;
+    uint64_t limit = 0, used = 0;
+
+    if (cgroup_memory_read(&w->memory, &limit, &used))
+        now = cgroup_pressure(before, limit, used);
+    if (now != before)
+        log_msg(LOG_WARN, "memory", "%llu of %llu bytes in use: %s", (unsigned long long)used,
+                (unsigned long long)limit,
+                now == SHARED_CALM     ? "new connections are welcome again"
+                : now == SHARED_REFUSE ? "new connections are refused"
+                                       : "idle connections are closed");
+    atomic_store(pressure, now);
+    if (now == SHARED_SHED)
+        limit_shed(&w->relay);
+    loop_timer_set(&w->relay.loop, t, w->relay.loop.now_ms + 1000);
 }
 
 static void on_signal(struct loop_fd *f, uint32_t events)
@@ -127,6 +151,8 @@ static void stop(struct worker *w)
         else
             pair_end(p, false);
     }
+    loop_timer_clear(&w->second);
+    cgroup_memory_close(&w->memory);
     resolver_free(w->relay.resolver);
     if (w->signals.fd >= 0)
         close(w->signals.fd);
@@ -143,6 +169,7 @@ int worker_run(struct spec *spec, struct err *err)
         return err_set(err, ERR_LIMIT, "out of memory");
     w->signals.fd = -1;
     raise_fd_limit();
+    cgroup_memory_open(&w->memory);
     if (shared_new(&w->relay.shared, 1, 20000, &fd, err)) {
         free(w);
         return -1;
@@ -153,6 +180,8 @@ int worker_run(struct spec *spec, struct err *err)
         w->relay.resolver = resolver_new(&w->relay.loop, err);
         if (w->relay.resolver && !watch_signals(w, err) && !open_listeners(w, spec, err)) {
             set_max_tunnels(w);
+            w->second.fire = on_second;
+            loop_timer_set(&w->relay.loop, &w->second, w->relay.loop.now_ms + 1000);
             log_msg(LOG_INFO, "ready", "%zu servers", spec->count);
             loop_run(&w->relay.loop);
             r = 0;
