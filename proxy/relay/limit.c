@@ -150,13 +150,13 @@ static bool keep_pace(_Atomic uint64_t *next_us, uint32_t per_second)
     return true;
 }
 
-void limit_refuse(const struct pair *p, enum stats_limit limit, uint64_t value, struct limit_refusal *out)
+static void refuse(const struct pair *p, enum stats_limit limit, uint64_t value, struct limit_refusal *out)
 {
     static const struct {
         const char *said;
         unsigned retry_after_s;
         const char *why; /* with the value behind it unless that is 0 */
-    } texts[STATS_LIMITS] = {
+    } texts[] = {
         [STATS_MAX_CONNECTIONS] = {"the server has reached its limit of connections", 5,
                                    "limits.maxConnections"},
         [STATS_MAX_CONNECTIONS_PER_IP] = {"your address has reached its limit of connections", 5,
@@ -166,7 +166,6 @@ void limit_refuse(const struct pair *p, enum stats_limit limit, uint64_t value, 
         [STATS_DESCRIPTORS] = {"the gateway has reached its limit of connections", 5,
                                "connections that this worker's descriptors allow"},
         [STATS_MEMORY] = {"the gateway is short of memory", 5, "memory is short"},
-        [STATS_DRAINING] = {"the server is going away", 1, "draining"},
     };
 
     stats_add(&p->server->cell->limited[limit], 1);
@@ -183,20 +182,23 @@ bool limit_admit(struct pair *p, const struct in6_addr *client, struct limit_ref
     struct relay *r = p->relay;
     const struct spec_server *spec = p->server->spec;
     uint64_t max_tunnels = stats_read(&r->me->max_tunnels);
+    char text[ADDR_TEXT_BYTES];
     uint32_t pace = spec->limits.handshakes_per_second;
     uint32_t max = spec->limits.max_connections, max_per_ip = spec->limits.max_connections_per_ip;
 
     if (atomic_load(&r->shared.head->pressure) >= SHARED_REFUSE) {
-        limit_refuse(p, STATS_MEMORY, 0, out);
+        refuse(p, STATS_MEMORY, 0, out);
     } else if (r->admitted >= max_tunnels) {
-        limit_refuse(p, STATS_DESCRIPTORS, max_tunnels, out);
+        refuse(p, STATS_DESCRIPTORS, max_tunnels, out);
     } else if (pace && !keep_pace(&r->shared.slots[p->server->slot].next_handshake_us, pace)) {
-        limit_refuse(p, STATS_HANDSHAKES_PER_SECOND, pace, out);
+        refuse(p, STATS_HANDSHAKES_PER_SECOND, pace, out);
     } else if (!take_place(&r->shared, p->server, max)) {
-        limit_refuse(p, STATS_MAX_CONNECTIONS, max, out);
+        refuse(p, STATS_MAX_CONNECTIONS, max, out);
     } else if (max_per_ip && !take_address(p, client, max_per_ip)) {
         atomic_fetch_sub(&p->server->cell->admitted, 1);
-        limit_refuse(p, STATS_MAX_CONNECTIONS_PER_IP, max_per_ip, out);
+        refuse(p, STATS_MAX_CONNECTIONS_PER_IP, max_per_ip, out);
+        snprintf(out->why + strlen(out->why), sizeof out->why - strlen(out->why), " for %s",
+                 addr_ip_text(client, text));
     } else {
         p->admitted = true;
         r->admitted++;

@@ -27,13 +27,11 @@
 struct limit_refusal {
     const char *said; /* for the client */
     unsigned retry_after_s;
-    char why[128]; /* for the log: which limit, and how high it is */
+    char why[128]; /* for the log: which limit, how high it is, and for whom */
 };
 
 /* `client` is whose connection it is, behind trusted proxies too. False: a 503, counted in `limited`. */
 bool limit_admit(struct pair *p, const struct in6_addr *client, struct limit_refusal *out);
-/* Fills `out` for a handshake that is refused for this reason, and counts it. limit_admit does it itself. */
-void limit_refuse(const struct pair *p, enum stats_limit limit, uint64_t value, struct limit_refusal *out);
 /* Does nothing for a pair that was not admitted, or was released before. */
 void limit_release(struct pair *p);
 

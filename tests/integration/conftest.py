@@ -21,7 +21,7 @@ def sanitized():
 
 
 @contextlib.contextmanager
-def _starter(folder):
+def starter(folder):
     started = []
 
     def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0):
@@ -53,12 +53,12 @@ def start_proxy(tmp_path):
     """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10) -> Proxy, ready.
 
     wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
-    with _starter(tmp_path) as start:
+    with starter(tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def start_module_proxy(tmp_path_factory):
     """The same for a proxy that all tests of a module share."""
-    with _starter(tmp_path_factory.mktemp("proxy")) as start:
+    with starter(tmp_path_factory.mktemp("proxy")) as start:
         yield start

@@ -183,7 +183,7 @@ static void an_address_is_counted_over_all_workers(void **state)
         if (admit(&pairs[i], steps[i].client) != steps[i].admitted)
             fail_msg("step %u: %s", i, steps[i].client);
     }
-    assert_string_equal(refusal.why, "limits.maxConnectionsPerIP: 2");
+    assert_string_equal(refusal.why, "limits.maxConnectionsPerIP: 2 for 192.0.2.1");
     assert_int_equal(refusal.retry_after_s, 5);
     assert_int_equal(limited(STATS_MAX_CONNECTIONS_PER_IP), 3);
     assert_int_equal(admitted(), 7);
