@@ -20,6 +20,7 @@ struct side {
     struct sock sock;
     struct frame_tracker in; /* frames that come from this side */
     uint64_t in_bytes;
+    uint64_t active_ms; /* when a byte of it came last */
     uint8_t *out;
     uint32_t out_off, out_len;
     uint16_t inject_code;      /* a Close of ours waits for the next frame end towards this side; 0: none */

@@ -1,6 +1,7 @@
 #include "run/worker.h"
 
 #include "base/log.h"
+#include "relay/drain.h"
 #include "relay/handshake.h"
 #include "relay/listener.h"
 
@@ -47,6 +48,13 @@ static void raise_fd_limit(void)
     setrlimit(RLIMIT_NOFILE, &lim);
 }
 
+static void close_listeners(struct worker *w)
+{
+    for (size_t i = 0; i < w->listener_count; i++)
+        listener_close(w->listeners[i]);
+    w->listener_count = 0;
+}
+
 static void on_signal(struct loop_fd *f, uint32_t events)
 {
     struct worker *w = (struct worker *)((char *)f - offsetof(struct worker, signals));
@@ -56,7 +64,11 @@ static void on_signal(struct loop_fd *f, uint32_t events)
     while (read(f->fd, &info, sizeof info) == sizeof info)
         if (info.ssi_signo != SIGHUP) {
             log_msg(LOG_INFO, "stop", "%s", strsignal((int)info.ssi_signo));
-            w->relay.loop.stop = true;
+            close_listeners(w);
+            if (w->relay.draining)
+                drain_now(&w->relay);
+            else
+                drain_slots(&w->relay, NULL, 2000);
         }
 }
 
@@ -95,17 +107,19 @@ static int open_listeners(struct worker *w, struct spec *spec, struct err *err)
 
 static void on_turn_end(struct loop *l)
 {
-    (void)l;
+    const struct relay *r = (const struct relay *)((char *)l - offsetof(struct relay, loop));
+
     if (log_pending())
         log_flush();
+    if (r->draining && !r->pair_count)
+        l->stop = true;
 }
 
 static void stop(struct worker *w)
 {
     struct pair *p;
 
-    for (size_t i = 0; i < w->listener_count; i++)
-        listener_close(w->listeners[i]);
+    close_listeners(w);
     free(w->listeners);
     while ((p = LIST_FIRST(&w->relay.pairs))) {
         if (p->handshake)
