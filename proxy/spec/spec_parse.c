@@ -65,7 +65,10 @@ static void read_bytes(struct spec_reader *p, const struct spec_field *f, const 
 static void read_duration(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     struct err err;
-    bool zero_ok = f->at == offsetof(struct spec_server, timeouts.idle_ms);
+    bool zero_ok = f->at == offsetof(struct spec_server, timeouts.idle_ms) ||
+                   f->at == offsetof(struct spec_server, timeouts.max_age_ms) ||
+                   f->at == offsetof(struct spec_server, timeouts.drain_ms) ||
+                   f->at == offsetof(struct spec_server, ping.interval_ms);
 
     if (spec_value_duration(v->text, v->len, zero_ok, target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
@@ -376,6 +379,20 @@ static void read_timeouts(struct spec_reader *p, const struct spec_field *f, con
         {"connect", SPEC_NODE_SCALAR, read_duration, AT(timeouts.connect_ms), 0, 0, NULL},
         {"handshake", SPEC_NODE_SCALAR, read_duration, AT(timeouts.handshake_ms), 0, 0, NULL},
         {"idle", SPEC_NODE_SCALAR, read_duration, AT(timeouts.idle_ms), 0, 0, NULL},
+        {"maxAge", SPEC_NODE_SCALAR, read_duration, AT(timeouts.max_age_ms), 0, 0, NULL},
+        {"drain", SPEC_NODE_SCALAR, read_duration, AT(timeouts.drain_ms), 0, 0, NULL},
+    };
+
+    (void)f;
+    (void)map;
+    spec_reader_fields(p, fields, SPEC_COUNT(fields));
+}
+
+static void read_ping(struct spec_reader *p, const struct spec_field *f, const struct spec_node *map)
+{
+    static const struct spec_field fields[] = {
+        {"interval", SPEC_NODE_SCALAR, read_duration, AT(ping.interval_ms), 0, 0, NULL},
+        {"timeout", SPEC_NODE_SCALAR, read_duration, AT(ping.timeout_ms), 0, 0, NULL},
     };
 
     (void)f;
@@ -414,6 +431,7 @@ static const struct spec_field server_fields[] = {
     {"trustedProxies", SPEC_NODE_LIST, read_cidrs, 0, 0, 0, NULL},
     {"timeouts", SPEC_NODE_MAP, read_timeouts, 0, 0, 0, NULL},
     {"limits", SPEC_NODE_MAP, read_limits, 0, 0, 0, NULL},
+    {"ping", SPEC_NODE_MAP, read_ping, 0, 0, 0, NULL},
 };
 
 static void server_init(struct spec_server *s, struct spec_pos pos)
