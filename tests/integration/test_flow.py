@@ -24,24 +24,11 @@ from support.peer import Eof
 from support.proxy import BINARY as PROXY_BINARY
 from support.proxy import free_port
 from support.spec import https_spec, ws_spec
-from support.streams import relay_both_ways
+from support.streams import pour_until_full, relay_both_ways
 from support.wait import at_once, wait_until
 
 KEY = b"\x01\x02\x03\x04"
 SIDES = pytest.mark.parametrize("side", ["client", "backend"])
-
-
-def pour_until_full(peer, data):
-    """Sends data over and over until the way has taken nothing for half a second; how many bytes went."""
-    peer.sock.settimeout(0)
-    sent, at = 0, 0
-    poll = select.poll()
-    poll.register(peer.sock, select.POLLOUT)
-    while poll.poll(500):
-        n = peer.sock.send(data[at:])
-        sent += n
-        at = (at + n) % len(data)
-    return sent, at
 
 
 # S28
