@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "relay/closing.h"
 #include "relay/drain.h"
+#include "relay/ping.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -152,41 +153,62 @@ static void out_of_memory(struct pair *p)
     pair_end(p, true);
 }
 
-/* Bytes of `from`, those that were held in front. */
-static void feed(struct pair *p, struct side *from, uint8_t *bytes, size_t len)
+/* One scan, up to where something of ours goes in or is taken out. Returns what is left; *more: to be scanned again. */
+static size_t feed_once(struct pair *p, struct side *from, const uint8_t *bytes, size_t len, bool *more)
 {
     struct side *to = pair_other(p, from);
     struct frame_scan scan;
-    uint64_t before[FRAME_KINDS];
+    uint64_t before[FRAME_KINDS], now = p->relay->loop.now_ms;
 
-    if (from->in_drop)
-        return;
+    *more = false;
     memcpy(before, from->in.messages, sizeof before);
-    frame_scan(&from->in, bytes, len, to->inject_code != 0, p->relay->loop.now_ms, &scan);
+    frame_scan(&from->in, bytes, len, to->inject_code || to->ping_waits, from->ping_out ? from->ping : NULL,
+               now, &scan);
     count_messages(p, from, before);
+    if (from->in.messages[FRAME_PING] != before[FRAME_PING])
+        to->relayed_ping_ms = now;
     if (side_send(to, bytes, scan.pass)) {
         out_of_memory(p);
-        return;
+        return 0;
     }
     if (scan.close)
         closing_passed(p, from, &scan);
     if (scan.violation) {
         closing_offend(p, from, (uint16_t)scan.violation, scan.why);
-        return;
-    }
-    if (to->inject_code && frame_at_boundary(&from->in)) {
+    } else if (scan.swallow) {
+        from->ping_out = false;
+        *more = true;
+    } else if (to->inject_code && frame_at_boundary(&from->in)) {
         closing_put_waiting(p, to);
-        return;
+    } else if (to->ping_waits && frame_at_boundary(&from->in)) {
+        ping_put_waiting(p, to);
+        *more = true;
     }
-    if (scan.used == len) {
+    return len - scan.used;
+}
+
+/* Bytes of `from`, those that were held in front. */
+static void feed(struct pair *p, struct side *from, const uint8_t *bytes, size_t len)
+{
+    bool more = !from->in_drop;
+
+    while (more && len) {
+        size_t left = feed_once(p, from, bytes, len, &more);
+
+        bytes += len - left;
+        len = left;
+        more &= !p->ended;
+    }
+    if (p->ended || from->in_drop)
+        return;
+    if (!len) {
         if (from->held)
             side_unhold(from);
-        return;
-    }
-    if (side_hold(from, bytes + scan.used, len - scan.used, p->relay->loop.now_ms))
+    } else if (side_hold(from, bytes, len, p->relay->loop.now_ms)) {
         out_of_memory(p);
-    else
+    } else {
         pair_due(p, from->held_since_ms + p->server->spec->timeouts.handshake_ms);
+    }
 }
 
 /* Reads what `from` has and passes it on while the other side takes it. */
@@ -210,6 +232,8 @@ static void pull(struct pair *p, struct side *from)
         if (n > 0) {
             count_bytes(p, from, (size_t)n);
             from->active_ms = p->relay->loop.now_ms;
+            if (from->pinged_ms)
+                ping_answered(p, from);
             feed(p, from, scratch, from->held_len + (size_t)n);
         } else if (n != SOCK_AGAIN) {
             closing_side_ended(p, from, n == SOCK_ERROR);
@@ -241,8 +265,13 @@ static void arm(struct pair *p)
     held = earlier(p->client.held_since_ms, p->backend.held_since_ms);
     if (held)
         at = earlier(at, held + spec->timeouts.handshake_ms);
-    if (!p->end_ms && spec->timeouts.idle_ms)
-        at = earlier(at, active_ms(p) + spec->timeouts.idle_ms);
+    if (!p->end_ms) {
+        at = earlier(at, p->age_at_ms);
+        if (spec->timeouts.idle_ms)
+            at = earlier(at, active_ms(p) + spec->timeouts.idle_ms);
+        if (spec->ping.interval_ms)
+            at = earlier(at, earlier(ping_due_ms(p, &p->client), ping_due_ms(p, &p->backend)));
+    }
     if (at)
         loop_timer_set(&p->relay->loop, &p->timer, at);
 }
@@ -302,23 +331,51 @@ static void check_held(struct pair *p, struct side *s)
     }
 }
 
+/* What may end, or be asked of, a tunnel whose end has not begun. */
+static void check_life(struct pair *p)
+{
+    const struct spec_server *spec = p->server->spec;
+    uint64_t now = p->relay->loop.now_ms;
+
+    if (p->age_at_ms && now >= p->age_at_ms) {
+        closing_ours(p, "maximum age");
+    } else if (spec->timeouts.idle_ms && now >= active_ms(p) + spec->timeouts.idle_ms) {
+        closing_ours(p, "idle timeout");
+    } else if (spec->ping.interval_ms) {
+        ping_check(p, &p->client);
+        if (!p->ended && !p->end_ms)
+            ping_check(p, &p->backend);
+    }
+}
+
 static void on_timer(struct loop_timer *t)
 {
     struct pair *p = (struct pair *)((char *)t - offsetof(struct pair, timer));
-    uint64_t now = p->relay->loop.now_ms;
-    uint32_t idle_ms = p->server->spec->timeouts.idle_ms;
 
     if (p->deadline_ms)
         drain_due(p);
-    if (!p->ended && p->end_ms && now >= p->end_ms)
+    if (!p->ended && p->end_ms && p->relay->loop.now_ms >= p->end_ms)
         closing_give_up(p);
     if (!p->ended)
         check_held(p, &p->client);
     if (!p->ended)
         check_held(p, &p->backend);
-    if (!p->ended && !p->end_ms && idle_ms && now >= active_ms(p) + idle_ms)
-        closing_ours(p, "idle timeout");
+    if (!p->ended && !p->end_ms)
+        check_life(p);
     settle(p);
+}
+
+/* 90 to 100 % of max_age_ms from now: what was opened together does not end together. A timer may be a tick late. */
+static uint64_t age_at_ms(struct relay *r, uint32_t max_age_ms)
+{
+    uint32_t span_ms = max_age_ms / 10, random = 0;
+    uint64_t first = r->loop.now_ms + max_age_ms - span_ms;
+
+    if (!max_age_ms)
+        return 0;
+    if (span_ms <= LOOP_TICK_MS || !pair_random(r, &random, sizeof random))
+        return first;
+    return first + random % (span_ms - LOOP_TICK_MS);
 }
 
 static void become_tunnel(struct pair *p)
@@ -346,6 +403,7 @@ void pair_start(struct pair *p, uint8_t rsv_mask, const uint8_t *client_bytes, s
     p->task.run = on_task;
     loop_timer_clear(&p->timer);
     p->client.active_ms = p->backend.active_ms = p->relay->loop.now_ms;
+    p->age_at_ms = age_at_ms(p->relay, spec->timeouts.max_age_ms);
     count_bytes(p, &p->client, client_len);
     count_bytes(p, &p->backend, backend_len);
     /* Early bytes are fed from where they stand; feed keeps what is not complete. */

@@ -4,9 +4,9 @@
  *            EOF of one side   what it sent is delivered, Close 1011 (client) or 1001 (backend) at a boundary, FIN;
  *                              the other direction goes on for PAIR_FIN_MS at most
  *            offence           Close with its code to the offender, 1011 or 1001 to the other, FIN to both
- *            ours              (idle, drain) Close to the client, its answer goes to the backend; ours to the backend
+ *            ours              (idle, age, drain) Close to the client, its answer goes to the backend; ours to the backend
  *                              after 5 s
- *          how each of them goes on is closing.h; a server that goes is drain.h
+ *          how each of them goes on is closing.h; who has fallen silent is ping.h, a server that goes drain.h
  * Units:   *_ms on the loop's clock
  * Owner:   pair_new gives it to itself: it frees itself at the end of the turn in which both directions have ended;
  *          it holds one reference to its server and, until it relays, its handshake
@@ -65,6 +65,7 @@ struct pair {
     uint64_t start_ms;
     uint64_t end_ms;      /* when patience ends; 0: not ending */
     uint64_t deadline_ms; /* of a drain: when it is cut; 0: none */
+    uint64_t age_at_ms;   /* when timeouts.maxAge is over; 0: never */
     uint64_t drain_at_ms; /* when the drain asks it to close; 0: not, or asked already */
     bool tunnel;          /* frames are relayed: it counts as a connection */
     bool drain_asked;     /* the end that has begun is the drain's */
