@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -95,43 +97,6 @@ static bool line_key(struct log_line *l, const char *key, size_t value_bytes)
     return true;
 }
 
-/* Length of the UTF-8 sequence at p that may stand in a log as it is; 0: escape the byte. C1 controls (U+0080 to
- * U+009F) drive terminals, so they are escaped as well. */
-static size_t utf8_len(const uint8_t *p, size_t left)
-{
-    static const uint32_t least[] = {0, 0, 0xA0, 0x800, 0x10000};
-    uint32_t c;
-    size_t n;
-
-    if (*p >= 0xC2 && *p <= 0xDF)
-        n = 2;
-    else if (*p >= 0xE0 && *p <= 0xEF)
-        n = 3;
-    else if (*p >= 0xF0 && *p <= 0xF4)
-        n = 4;
-    else
-        return 0;
-    if (n > left)
-        return 0;
-    c = (uint32_t)(*p & (0xFF >> (n + 1)));
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3F);
-    }
-    return c < least[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF) ? 0 : n;
-}
-
-/* How many bytes from here on need no escape. */
-static size_t plain_len(const uint8_t *p, size_t len)
-{
-    size_t n = 0;
-
-    while (n < len && p[n] >= 0x20 && p[n] < 0x7F && p[n] != '"' && p[n] != '\\')
-        n++;
-    return n;
-}
-
 void log_begin(struct log_line *l, enum log_level level, const char *event)
 {
     struct timespec now;
@@ -154,24 +119,6 @@ void log_str(struct log_line *l, const char *key, const char *text)
     log_bytes(l, key, text, strlen(text));
 }
 
-/* The text for the byte that stands at p and needs care; *take says how many bytes it covers. */
-static size_t escape(const uint8_t *p, size_t left, char out[8], size_t *take)
-{
-    size_t n = *p >= 0x80 ? utf8_len(p, left) : 0;
-
-    *take = n ? n : 1;
-    if (n) {
-        memcpy(out, p, n);
-        return n;
-    }
-    if (*p == '"' || *p == '\\') {
-        out[0] = '\\';
-        out[1] = (char)*p;
-        return 2;
-    }
-    return (size_t)snprintf(out, 8, "\\u%04x", *p);
-}
-
 void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t len)
 {
     const uint8_t *p = bytes;
@@ -187,7 +134,7 @@ void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t le
         char text[8];
         size_t n;
 
-        take = plain_len(p + i, len - i);
+        take = json_plain_len(p + i, len - i);
         if (take) {
             n = take < end - l->len ? take : end - l->len;
             line_raw(l, (const char *)p + i, n);
@@ -195,7 +142,7 @@ void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t le
                 break;
             continue;
         }
-        n = escape(p + i, len - i, text, &take);
+        n = json_escape(p + i, len - i, text, &take);
         if (n > end - l->len)
             break;
         line_raw(l, text, n);

@@ -5,7 +5,7 @@
  * Errors:  none; a line that stderr does not take at once is kept, beyond LOG_QUEUE_BYTES it is dropped and counted
  * Limits:  LOG_LINE_BYTES a line: a field that does not fit is cut (strings) or left out, the line stays valid JSON
  * Threads: one a process
- * Source:  RFC 8259 for the escapes; RFC 3339 for ts. Untrusted bytes are escaped, invalid UTF-8 as \u00XX */
+ * Source:  RFC 3339 for ts; untrusted bytes are escaped as json.h says */
 #ifndef PROXY_BASE_LOG_H
 #define PROXY_BASE_LOG_H
 
