@@ -14,7 +14,7 @@ vendor_homes=(
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch] proxy/relay/server.c
                       proxy/run/connect.c'
     'ares*.h          proxy/relay/resolve.c'
-    'libwebsockets.h  proxy/run/connect.c proxy/admin/http.c'
+    'libwebsockets.h  proxy/run/connect.c proxy/admin/http_ws.c'
 )
 # C8's keys. Shape, Owner and Threads always; the others where there is something to say, in this order.
 header_keys='Shape Units Owner Errors Limits Threads Source'
