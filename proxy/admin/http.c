@@ -291,6 +291,10 @@ static void open_feed(struct conn *c)
         refuse(c, v.status, v.why);
         return;
     }
+    if (c->len > c->head.len) {
+        refuse(c, 400, "bytes behind the handshake, before its answer");
+        return;
+    }
     if (!same_origin(c, &r)) {
         refuse(c, 403, "the feed is for the page of this address only");
         return;
@@ -347,9 +351,7 @@ static void route(struct conn *c)
     const struct http_page *page = find_page(c);
     size_t hosts = head_count(&c->head, c->in, "Host");
 
-    if (c->len > c->head.len)
-        refuse(c, 400, "one request a connection, and nothing behind its head");
-    else if (!head_slice_is(c->head.method, c->in, "GET") && !head_slice_is(c->head.method, c->in, "HEAD"))
+    if (!head_slice_is(c->head.method, c->in, "GET") && !head_slice_is(c->head.method, c->in, "HEAD"))
         refuse(c, 405, "only GET and HEAD");
     else if (hosts > 1 || (!hosts && c->head.minor))
         refuse(c, 400, "the request needs one Host");

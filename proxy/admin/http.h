@@ -1,5 +1,5 @@
 /* http.h - the ports that people, probes and Prometheus ask: GET of a few pages, and one live feed over WebSocket
- * Shape:   accept -> strict head (wire/head.h) -> page -> answer -> close: one request a connection
+ * Shape:   accept -> strict head (wire/head.h) -> page -> answer -> close: what follows a request is dropped
  *                                              \-> a good handshake for the feed -> libwebsockets (http_ws.h)
  * Units:   *_ms milliseconds
  * Owner:   http_new ... http_free; pages and their arguments are the caller's and outlive it
