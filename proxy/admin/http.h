@@ -8,9 +8,9 @@
  *          HTTP_MAX_HEAD; an answer of HTTP_MAX_ANSWER, HTTP_MAX_BIG of them over HTTP_BIG; each stage has a deadline;
  *          a feed connection that does not read misses updates, nothing queues up
  * Threads: the caller's; driven by http_run
- * Source:  design.md 4 "admin port"; RFC 9112, strictly. The state machine of libwebsockets' HTTP role ends in assert(0)
- *          (4.3) or spins (4.1) when bytes follow a request that is not answered yet, so it never sees a request of a
- *          stranger; its WebSocket role gets a handshake that was checked and written anew */
+ * Source:  design.md 4 "admin port"; RFC 9112, strictly. libwebsockets' own HTTP role spins (4.1.6) or cuts the answer
+ *          (4.3) when bytes follow a request whose answer waits for a slow reader, so it sees no request of a stranger;
+ *          its WebSocket role gets a handshake that was checked and written anew */
 #ifndef PROXY_ADMIN_HTTP_H
 #define PROXY_ADMIN_HTTP_H
 
@@ -48,7 +48,7 @@ struct http_listen {
 
 /* May this text be an address for http_listen? err says what would be right. */
 __attribute__((warn_unused_result)) int http_check_address(const char *text, struct err *err);
-/* Opens the ports; they are served once http_run turns. */
+/* Opens the ports; they are served once http_run turns. Makes every descriptor of the process from 3 on close-on-exec. */
 struct http *http_new(const struct http_listen *listens, size_t count, struct err *err);
 void http_free(struct http *h);
 /* Turns `loop` until loop->stop, serving the ports meanwhile. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libwebsockets.h>
+#include <linux/close_range.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/timerfd.h>
@@ -128,6 +129,8 @@ struct http_ws *http_ws_new(struct err *err)
         http_ws_free(ws);
         return NULL;
     }
+    /* 4.3 opens a netlink socket that a child would inherit. Nothing of this process is meant to be inherited. */
+    (void)close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC);
     return ws;
 }
 
