@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from support.certs import Certs
-from support.proxy import BINARY, Proxy, is_sanitized
+from support.proxy import BINARY, Proxy, free_port, is_sanitized, serving_flags
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,21 @@ def sanitized():
 def _starter(folder):
     started = []
 
-    def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0):
+    def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0, run_dir=None, admin=False):
         assert os.path.exists(BINARY), f"{BINARY} is not built"
         path = folder / f"spec{len(started)}.yaml"
-        path.write_text(spec_text)
-        command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args]
-        proxy = Proxy(command, env)
+        if spec_text is not None:
+            path.write_text(spec_text)
+        args, admin_port = list(args), free_port() if admin else None
+        if run_dir:
+            args += ["--run-dir", str(run_dir)]
+        if admin:
+            args += ["--admin", f"127.0.0.1:{admin_port}"]
+        command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args, *serving_flags(args)]
+        proxy = Proxy(command, env, config=path, run_dir=run_dir, admin_port=admin_port)
         started.append(proxy)
+        if not timeout:
+            return proxy
         try:
             proxy.wait_log(event="ready", timeout=timeout)
         except AssertionError:
@@ -50,9 +58,11 @@ def _starter(folder):
 
 @pytest.fixture
 def start_proxy(tmp_path):
-    """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10) -> Proxy, ready.
+    """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10, run_dir=None, admin=False)
+    -> Proxy, ready; with timeout=0 as soon as it is started.
 
-    wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
+    spec_text: None for no file at all. wrap: words in front of the binary's path (prlimit ...); the process must stay the
+    same by exec. run_dir: a folder for --run-dir. admin: an admin port, for Proxy.metrics()."""
     with _starter(tmp_path) as start:
         yield start
 

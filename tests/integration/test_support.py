@@ -1,12 +1,17 @@
 """The raw client and the raw backend against each other: what the other tests rest on."""
 
+import json
+import os
+import signal
 import ssl
+import sys
 
 import pytest
 
-from support import frames
+from support import frames, metrics
 from support.backend import RawBackend, echo, manual, server_context
 from support.client import RawClient, client_context, ws_client
+from support.proxy import Proxy, revision_of
 from support.wait import wait_until
 
 
@@ -75,6 +80,87 @@ def test_wrong_certificates_are_wrong(certs):
         with RawBackend(manual, tls=server_context(pair)) as backend:
             with pytest.raises(ssl.SSLCertVerificationError):
                 RawClient(backend.port, tls=client_context(certs))
+
+
+# A master with two children, in the place of the proxy's; MODE: what it does on TERM.
+MASTER = """
+import os, signal, sys, time
+children = []
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        time.sleep(600)
+    children.append(pid)
+
+def stop(*_):
+    for pid in children[MODE == "orphan":]:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    os._exit(MODE == "status")
+
+signal.signal(signal.SIGTERM, stop)
+print('{"event":"ready"}', file=sys.stderr, flush=True)
+if MODE == "talk":
+    print("no JSON", file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+
+
+def master(mode, **kw):
+    proxy = Proxy([sys.executable, "-c", f"MODE = {mode!r}\n{MASTER}"], **kw)
+    proxy.wait_log(event="ready")
+    return proxy
+
+
+def test_processes_of_a_proxy_are_found():
+    """Children that live are workers; those of a dead master are found too, and kill() ends them all."""
+    proxy = master("good")
+    first, second = proxy.workers()
+    assert set(proxy.processes()) == {proxy.pid, first, second}
+    os.kill(first, signal.SIGKILL)
+    wait_until("one worker", lambda: proxy.workers() == [second])
+    assert proxy.rss() == proxy.rss(pid=second) and proxy.fds() > 0
+    proxy.process.kill()
+    proxy.process.wait()
+    assert proxy.processes() == [second]
+    proxy.kill()
+    assert proxy.processes() == []
+
+
+@pytest.mark.parametrize("mode, wrong", [("orphan", "outlived"), ("status", "exit code"), ("talk", "no JSON")])
+def test_bad_ends_of_a_proxy_are_seen(mode, wrong):
+    """stop() takes no process left behind, no exit status and no line that is no JSON for a good end."""
+    master("good").stop()
+    proxy = master(mode)
+    with pytest.raises(AssertionError, match=wrong):
+        proxy.stop()
+    assert proxy.processes() == []
+
+
+def test_status_is_waited_for(tmp_path):
+    """replace() puts the spec there whole; wait_revision() waits for just its revision and shows what there was instead."""
+    spec = tmp_path / "spec.yaml"
+    proxy = master("good", config=spec, run_dir=tmp_path)
+    assert proxy.status() == {}
+    revision = proxy.replace("a: 1\n")
+    assert spec.read_text() == "a: 1\n" and revision == revision_of(b"a: 1\n")
+    (tmp_path / "status.json").write_text(json.dumps({"revision": "other", "seen": {"revision": revision}}))
+    assert proxy.wait_seen(revision)["revision"] == "other"
+    with pytest.raises(AssertionError, match="other"):
+        proxy.wait_revision(revision, 0.1)
+    proxy.stop()
+
+
+def test_metrics_are_read():
+    """Samples with and without labels, escaped ones too; anything else is an error."""
+    text = '# HELP a b\n# TYPE a counter\na 1\nb{x="1",y="q\\"\\\\,}"} 2.5\nb{x="1",y="z"} +Inf\n'
+    found = metrics.parse(text)
+    assert found["a"] == {frozenset(): 1.0}
+    assert found["b"][frozenset([("x", "1"), ("y", 'q"\\,}')])] == 2.5
+    assert metrics.total({"b": {frozenset([("x", "1")]): 2, frozenset([("x", "2")]): 3}}, "b", x="1") == 2
+    for wrong in ("a", "a{x=1} 1", 'a{x="1"} 1\na{x="1"} 2', "a 1 2 3"):
+        with pytest.raises((AssertionError, ValueError)):
+            metrics.parse(wrong)
 
 
 class ws_client_of:
