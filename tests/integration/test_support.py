@@ -11,6 +11,7 @@ import pytest
 from support import frames, metrics
 from support.backend import RawBackend, echo, manual, server_context
 from support.client import RawClient, client_context, ws_client
+from support.hold import EchoBackend, Hold
 from support.proxy import Proxy, revision_of
 from support.wait import wait_until
 
@@ -80,6 +81,59 @@ def test_wrong_certificates_are_wrong(certs):
         with RawBackend(manual, tls=server_context(pair)) as backend:
             with pytest.raises(ssl.SSLCertVerificationError):
                 RawClient(backend.port, tls=client_context(certs))
+
+
+def test_crowd_echoes_and_sees_its_ends():
+    """bench_hold counts echoes, and sockets that end without a Close as cut."""
+    with EchoBackend() as backend, Hold(backend.port, 50, period_ms=100, deaf=3, midframe=3) as hold:
+        hold.wait("echoes", lambda r: r["echoes"] > 100)
+        report = hold.check()
+        assert report["overdue"] == 0 and 0 < report["slowest_ms"] < 1000
+        backend.process.kill()
+        last = hold.wait("the ends", lambda r: r["cut"] >= 47)  # what never reads may not hear of its own
+        assert last["open"] == 50 - last["cut"] and last["errors"] == 0
+        assert hold.finish()["close_ms"] == []
+
+
+def test_crowd_answers_pings_and_closes():
+    """bench_hold answers a Ping by its Pong and a Close by a Close, in the middle of its echoes; both are told."""
+
+    def script(conn):
+        conn.answer_101()
+        conn.send_frame(frames.BINARY, conn.expect_frame(frames.BINARY).payload)
+        conn.send_frame(frames.PING, b"here?")
+        f = conn.read_frame()
+        while f.opcode == frames.BINARY:
+            f = conn.read_frame()
+        assert (f.opcode, f.payload) == (frames.PONG, b"here?")
+        conn.send_close(1001, "going away")
+        assert conn.expect_close(1001, skip_data=True).reason == "going away"
+        conn.close()
+
+    with RawBackend(script) as backend, Hold(backend.port, 5, period_ms=50, ready=False) as hold:
+        report = hold.wait("the Closes", lambda r: r["closes"] == {"1001": 5})
+        assert (report["errors"], report["cut"], report["open"]) == (0, 0, 0), report
+        assert report["reason"] == "going away" and report["other_reasons"] == 0
+        last = hold.finish()
+        assert len(last["close_ms"]) == 5 and all(0 <= last["at_ms"] - t < 5000 for t in last["close_ms"])
+        for conn in backend.conns:
+            conn.wait_finished()
+        backend.check()
+
+
+@pytest.mark.parametrize("wrong", ["byte", "status", "behind the Close"])
+def test_crowd_counts_what_is_wrong(wrong):
+    """bench_hold takes a wrong byte, a refused handshake and data behind a Close for errors."""
+
+    def script(conn):
+        conn.answer_101(status="503 Service Unavailable" if wrong == "status" else "101 Switching Protocols")
+        payload = bytearray(conn.expect_frame(frames.BINARY).payload)
+        payload[-1] ^= wrong == "byte"
+        conn.send(frames.frame(frames.CLOSE, frames.close_payload(1000)) * (wrong == "behind the Close")
+                  + frames.frame(frames.BINARY, bytes(payload)))  # fmt: skip
+
+    with RawBackend(script) as backend, Hold(backend.port, 4, period_ms=50, ready=False) as hold:
+        assert hold.wait("the errors", lambda r: r["errors"] == 4)["open"] == 0
 
 
 # A master with two children, in the place of the proxy's; MODE: what it does on TERM.
