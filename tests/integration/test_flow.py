@@ -6,13 +6,12 @@ import select
 import socket
 import ssl
 import statistics
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from support import shims
 from support.backend import RawBackend, manual
 from support.blackhole import BlackHole
 from support.client import RawClient, client_context
@@ -21,7 +20,6 @@ from support.frames import BINARY, CLOSE, PING, TEXT, frame
 from support.gate import Gate
 from support.http1 import upgrade_request
 from support.peer import Eof
-from support.proxy import BINARY as PROXY_BINARY
 from support.proxy import free_port
 from support.spec import https_spec, ws_spec
 from support.streams import relay_both_ways
@@ -287,18 +285,11 @@ def test_out_of_descriptors(start_proxy):
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
     """support/shim.c as a library."""
-    source = Path(__file__).parent / "support" / "shim.c"
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True, timeout=60)
-    return library
+    return shims.build("shim", tmp_path_factory.mktemp("shim"))
 
 
 def preload(library, tmp_path, sanitized):
-    libs = [str(library)]
-    if sanitized:  # its runtime must come first when it is a library
-        out = subprocess.run(["ldd", PROXY_BINARY], check=True, capture_output=True, text=True, timeout=10).stdout
-        libs = [line.split()[2] for line in out.splitlines() if "libasan" in line] + libs
-    return {"LD_PRELOAD": " ".join(libs), "SHIM_REPORT": str(tmp_path / "shim.txt")}
+    return {**shims.preload(library, sanitized), "SHIM_REPORT": str(tmp_path / "shim.txt")}
 
 
 @pytest.mark.parametrize("backend_tls", [False, True], ids=["ws", "wss"])

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ from support.backend import RawBackend, echo, manual, server_context
 from support.client import RawClient, client_context, ws_client
 from support.hold import EchoBackend, Hold
 from support.proxy import Proxy, revision_of
+from support.shims import MallocFailures
 from support.wait import wait_until
 
 
@@ -134,6 +136,56 @@ def test_crowd_counts_what_is_wrong(wrong):
 
     with RawBackend(script) as backend, Hold(backend.port, 4, period_ms=50, ready=False) as hold:
         assert hold.wait("the errors", lambda r: r["errors"] == 4)["open"] == 0
+
+
+# Says how many of 100 of its own allocations of each kind failed, and of 100 that libc makes for it.
+ALLOCATES = """
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+    unsigned own[3] = {0}, libc = 0;
+    for (int i = 0; i < 100; i++) {
+        void *m = malloc(10), *c = calloc(2, 10), *r = realloc(NULL, 10), *s = strdup("text");
+        own[0] += !m && errno == ENOMEM;
+        own[1] += !c;
+        own[2] += !r;
+        libc += !s;
+        free(m);
+        free(c);
+        free(r);
+        free(s);
+    }
+    printf("%u %u %u %u", own[0], own[1], own[2], libc);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("asan", [False, True], ids=["plain", "asan"])
+def test_allocations_fail_on_demand(tmp_path, asan):
+    """malloc_shim.c: each n-th call of the program's own, in a worker, while it is asked for; nothing else."""
+    source, program = tmp_path / "allocates.c", tmp_path / "allocates"
+    source.write_text(ALLOCATES)
+    command = ["cc", "-O0", "-o", program, source, *(["-fsanitize=address"] if asan else [])]
+    subprocess.run(command, check=True, timeout=60)
+    failures = MallocFailures(tmp_path, sanitized=asan)
+
+    def run(*args):
+        done = subprocess.run([program, *args], env={**os.environ, **failures.env}, capture_output=True, text=True,
+                              check=True, timeout=10)  # fmt: skip
+        assert not done.stderr
+        return list(map(int, done.stdout.split()))
+
+    assert run("--worker", "0") == [0, 0, 0, 0]
+    with failures.every(7):
+        assert run() == [0, 0, 0, 0]
+        counts = run("--worker", "0")
+    assert sum(counts) == 300 // 7 and min(counts[:3]) > 5 and counts[3] == 0
+    assert len(failures.sites()) == 300 // 7
+    assert run("--worker", "0") == [0, 0, 0, 0]
 
 
 # A master with two children, in the place of the proxy's; MODE: what it does on TERM.
