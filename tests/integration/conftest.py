@@ -72,3 +72,10 @@ def start_module_proxy(tmp_path_factory):
     """The same for a proxy that all tests of a module share."""
     with _starter(tmp_path_factory.mktemp("proxy")) as start:
         yield start
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
