@@ -155,7 +155,7 @@ def test_second_signal_means_now(start_proxy, run_dir):
 
 
 def test_close_waits_for_the_end_of_a_frame(start_proxy):
-    """S26: a backend's frame that is on its way reaches the client whole, and the Close stands behind it."""
+    """S25: a backend's frame that is on its way reaches the client whole, and the Close stands behind it."""
     whole = frame(BINARY, bytes(range(200)))
     with Gate(start_proxy) as gate:
         with gate.tunnel() as (client, conn):
@@ -173,7 +173,7 @@ def test_close_waits_for_the_end_of_a_frame(start_proxy):
 
 
 def test_close_may_stand_between_fragments(start_proxy):
-    """S26: a message that has no end yet is no reason to wait."""
+    """S25: a message that has no end yet is no reason to wait."""
     with Gate(start_proxy) as gate:
         with gate.tunnel() as (client, conn):
             conn.send_frame(TEXT, "first of many", fin=False)

@@ -210,10 +210,10 @@ def test_workers_say_goodbye_when_the_master_dies(start_proxy, run_dir):
 
 
 def test_terminal_signals_are_the_masters(start_proxy, run_dir):
-    """Ctrl-C goes to the whole group of processes: a worker that gets SIGINT, SIGQUIT or SIGHUP serves on."""
+    """Ctrl-C goes to the whole group of processes: a worker that gets SIGINT, SIGTERM or SIGHUP serves on."""
     with Site(start_proxy, run_dir) as site:
         worker = site.proxy.worker
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(worker, number)
         with enter(site.port)[0] as client:
             talk(client)
