@@ -1,52 +1,41 @@
-/* tidegate-proxy: flags, the spec, then the worker. */
+/* tidegate-proxy: flags, then the process that they ask for. */
 #include "base/log.h"
 #include "run/connect.h"
+#include "run/master.h"
 #include "run/options.h"
+#include "run/stop.h"
 #include "run/worker.h"
 #include "spec/spec.h"
 
 #include <stdio.h>
 
-static int load(const struct options *o, struct spec *spec)
+static int check(const struct options *o)
 {
     struct spec_problems problems = {0};
-    int r = spec_load(o->config, spec, &problems);
+    struct spec spec = {0};
+    int r = spec_load(o->config, &spec, &problems);
 
     spec_problems_print(&problems, o->config, stderr);
     spec_problems_free(&problems);
-    return r;
-}
-
-static int serve(const struct options *o)
-{
-    struct spec spec = {0};
-    struct err err;
-    int r = 1;
-
-    if (load(o, &spec))
-        return 1;
-    log_init(o->log_level);
-    if (worker_run(&spec, &err))
-        log_msg(LOG_ERROR, "fatal", "%s", err.msg);
-    else
-        r = 0;
     spec_free(&spec);
-    return r;
+    return r ? 1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = options_parse(argc, argv);
-    struct spec spec = {0};
-    int r;
+    struct options o;
 
+    master_block_signals(); /* first of all: a SIGHUP that comes early must not end it */
+    o = options_parse(argc, argv);
+    if (o.action != OPTIONS_SERVE)
+        master_unblock_signals();
     switch (o.action) {
-    case OPTIONS_CHECK:
-        r = load(&o, &spec) ? 1 : 0;
-        spec_free(&spec);
-        return r;
+    case OPTIONS_CHECK: return check(&o);
     case OPTIONS_CONNECT: return connect_main(o.connect_url);
-    case OPTIONS_SERVE: worker_block_signals(); return serve(&o);
-    default: return o.exit_code;
+    case OPTIONS_STOP: return stop_main(&o);
+    case OPTIONS_WORKER: log_init(o.log_level); return worker_main(o.worker, o.max_drain_ms);
+    case OPTIONS_SERVE: return master_run(&o);
+    case OPTIONS_EXIT: break;
     }
+    return o.exit_code;
 }

@@ -3,7 +3,7 @@
  * Units:   *_at are seconds since 1970 (0: never); revisions and digests are lower-case hex; ports in host order
  * Owner:   strings of struct status belong to the master and live until it next changes them; `out` is the caller's
  * Errors:  LIMIT when `out` is too small
- * Limits:  STATUS_MAX_ERRORS problems are listed
+ * Limits:  STATUS_MAX_ERRORS problems are listed; a name stands in `servers` once
  * Threads: the master's
  * Source:  design.md 4 "status.json" */
 #ifndef PROXY_ADMIN_STATUS_H
@@ -69,6 +69,11 @@ struct status {
 
 /* status.json and /status: one line, keys in a fixed order. */
 __attribute__((warn_unused_result)) int status_json(const struct status *s, struct buf *out, struct err *err);
+/* "active", "stale", "failed", "draining"; "applied", "partial", "refused", NULL for STATUS_NONE. */
+const char *status_state_label(enum status_state state);
+const char *status_result_label(enum status_result result);
+/* Each counter of a slot added up over all workers; zeros for slot -1. */
+void status_sum(const struct status *s, int slot, struct stats_cell *out);
 /* Sums of a slot over all workers: connections (tunnels), and all that are still to be waited for. */
 uint64_t status_connections(const struct status *s, int slot);
 uint64_t status_in_use(const struct status *s, int slot);

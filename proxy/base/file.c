@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,4 +45,61 @@ int file_read(const char *path, struct buf *out, struct err *err)
         }
         out->len += (size_t)n;
     }
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, bytes, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        bytes += n;
+        len -= (size_t)n;
+    }
+    return fsync(fd);
+}
+
+/* "dir/name" in its two parts; the directory is opened, so that both names are looked up in the same one. */
+static int open_directory(const char *path, const char **name, int *fd, struct err *err)
+{
+    char dir[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t len = slash ? (size_t)(slash - path) : 0;
+
+    *name = slash ? slash + 1 : path;
+    if (len >= sizeof dir || strlen(*name) + sizeof ".tmp" > NAME_MAX)
+        return err_set(err, ERR_LIMIT, "%s: %s", path, strerror(ENAMETOOLONG));
+    memcpy(dir, path, len);
+    dir[len] = '\0';
+    *fd = open(!slash ? "." : len ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+int file_replace(const char *path, const void *bytes, size_t len, mode_t mode, struct err *err)
+{
+    cleanup_close int dir = -1, fd = -1;
+    char tmp[NAME_MAX + 1];
+    const char *name;
+
+    if (open_directory(path, &name, &dir, err))
+        return -1;
+    snprintf(tmp, sizeof tmp, "%s.tmp", name);
+    /* What a killed writer left, or somebody planted. */
+    unlinkat(dir, tmp, 0);
+    fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0)
+        return err_set(err, ERR_IO, "%s.tmp: %s", path, strerror(errno));
+    if (write_all(fd, bytes, len) || renameat(dir, tmp, dir, name)) {
+        err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
+        unlinkat(dir, tmp, 0);
+        return -1;
+    }
+    if (fsync(dir))
+        return err_set(err, ERR_IO, "the directory of %s: %s", path, strerror(errno));
+    return 0;
 }

@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,8 +29,10 @@ enum log_sink {
 static struct {
     int fd;
     enum log_sink sink;
+    bool pipe;
     enum log_level least;
-    uint64_t dropped;
+    uint64_t dropped; /* not said yet */
+    uint64_t dropped_total;
     time_t second; /* that `stamp` was made for */
     char stamp[32];
     size_t start, len; /* queue[start..start+len) waits */
@@ -45,6 +49,7 @@ void log_init(enum log_level least)
     logger.least = least;
     if (fstat(STDERR_FILENO, &st))
         return;
+    logger.pipe = S_ISFIFO(st.st_mode);
     if (S_ISSOCK(st.st_mode)) {
         logger.sink = LOG_SINK_SOCKET;
     } else if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
@@ -52,7 +57,7 @@ void log_init(enum log_level least)
         if (fd >= 0)
             logger.fd = fd;
         else
-            logger.sink = LOG_SINK_POLLED;
+            logger.sink = LOG_SINK_POLLED, logger.pipe = true;
     }
 }
 
@@ -95,43 +100,6 @@ static bool line_key(struct log_line *l, const char *key, size_t value_bytes)
     return true;
 }
 
-/* Length of the UTF-8 sequence at p that may stand in a log as it is; 0: escape the byte. C1 controls (U+0080 to
- * U+009F) drive terminals, so they are escaped as well. */
-static size_t utf8_len(const uint8_t *p, size_t left)
-{
-    static const uint32_t least[] = {0, 0, 0xA0, 0x800, 0x10000};
-    uint32_t c;
-    size_t n;
-
-    if (*p >= 0xC2 && *p <= 0xDF)
-        n = 2;
-    else if (*p >= 0xE0 && *p <= 0xEF)
-        n = 3;
-    else if (*p >= 0xF0 && *p <= 0xF4)
-        n = 4;
-    else
-        return 0;
-    if (n > left)
-        return 0;
-    c = (uint32_t)(*p & (0xFF >> (n + 1)));
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3F);
-    }
-    return c < least[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF) ? 0 : n;
-}
-
-/* How many bytes from here on need no escape. */
-static size_t plain_len(const uint8_t *p, size_t len)
-{
-    size_t n = 0;
-
-    while (n < len && p[n] >= 0x20 && p[n] < 0x7F && p[n] != '"' && p[n] != '\\')
-        n++;
-    return n;
-}
-
 void log_begin(struct log_line *l, enum log_level level, const char *event)
 {
     struct timespec now;
@@ -154,24 +122,6 @@ void log_str(struct log_line *l, const char *key, const char *text)
     log_bytes(l, key, text, strlen(text));
 }
 
-/* The text for the byte that stands at p and needs care; *take says how many bytes it covers. */
-static size_t escape(const uint8_t *p, size_t left, char out[8], size_t *take)
-{
-    size_t n = *p >= 0x80 ? utf8_len(p, left) : 0;
-
-    *take = n ? n : 1;
-    if (n) {
-        memcpy(out, p, n);
-        return n;
-    }
-    if (*p == '"' || *p == '\\') {
-        out[0] = '\\';
-        out[1] = (char)*p;
-        return 2;
-    }
-    return (size_t)snprintf(out, 8, "\\u%04x", *p);
-}
-
 void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t len)
 {
     const uint8_t *p = bytes;
@@ -187,7 +137,7 @@ void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t le
         char text[8];
         size_t n;
 
-        take = plain_len(p + i, len - i);
+        take = json_plain_len(p + i, len - i);
         if (take) {
             n = take < end - l->len ? take : end - l->len;
             line_raw(l, (const char *)p + i, n);
@@ -195,7 +145,7 @@ void log_bytes(struct log_line *l, const char *key, const void *bytes, size_t le
                 break;
             continue;
         }
-        n = escape(p + i, len - i, text, &take);
+        n = json_escape(p + i, len - i, text, &take);
         if (n > end - l->len)
             break;
         line_raw(l, text, n);
@@ -245,7 +195,7 @@ void log_end(struct log_line *l)
     if (logger.dropped && sizeof logger.queue - logger.len >= 2 * sizeof l->text)
         queue_dropped();
     if (logger.dropped || !queue_put(l->text, l->len))
-        logger.dropped++;
+        logger.dropped++, logger.dropped_total++;
 }
 
 void log_msg(enum log_level level, const char *event, const char *fmt, ...)
@@ -276,15 +226,27 @@ static ssize_t sink_write(const char *bytes, size_t len)
             errno = EAGAIN;
             return -1;
         }
-        return write(logger.fd, bytes, len < PIPE_BUF ? len : PIPE_BUF);
+        return write(logger.fd, bytes, len);
     default: return write(logger.fd, bytes, len);
     }
+}
+
+/* How much goes into one write. Several processes write to one pipe: only what fits PIPE_BUF stays together there. */
+static size_t sink_chunk(const char *bytes, size_t len)
+{
+    const char *end;
+
+    if (!logger.pipe || len <= PIPE_BUF)
+        return len;
+    end = memrchr(bytes, '\n', PIPE_BUF);
+    return end ? (size_t)(end - bytes) + 1 : PIPE_BUF;
 }
 
 void log_flush(void)
 {
     while (logger.len) {
-        ssize_t n = sink_write(logger.queue + logger.start, logger.len);
+        const char *bytes = logger.queue + logger.start;
+        ssize_t n = sink_write(bytes, sink_chunk(bytes, logger.len));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -299,4 +261,9 @@ void log_flush(void)
 bool log_pending(void)
 {
     return logger.len > 0;
+}
+
+uint64_t log_dropped(void)
+{
+    return logger.dropped_total;
 }

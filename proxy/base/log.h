@@ -4,8 +4,8 @@
  * Owner:   struct log_line is a local; log_end queues it; log_flush writes what is queued, once a loop turn
  * Errors:  none; a line that stderr does not take at once is kept, beyond LOG_QUEUE_BYTES it is dropped and counted
  * Limits:  LOG_LINE_BYTES a line: a field that does not fit is cut (strings) or left out, the line stays valid JSON
- * Threads: one a process
- * Source:  RFC 8259 for the escapes; RFC 3339 for ts. Untrusted bytes are escaped, invalid UTF-8 as \u00XX */
+ * Threads: one a process; several processes may share stderr, their lines stay whole in a pipe and in a file
+ * Source:  RFC 3339 for ts; untrusted bytes are escaped as json.h says */
 #ifndef PROXY_BASE_LOG_H
 #define PROXY_BASE_LOG_H
 
@@ -41,5 +41,7 @@ void log_msg(enum log_level level, const char *event, const char *fmt, ...)
 
 void log_flush(void);
 bool log_pending(void);
+/* Lines lost so far because stderr did not take them. */
+uint64_t log_dropped(void);
 
 #endif

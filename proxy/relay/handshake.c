@@ -2,12 +2,15 @@
 
 #include "base/log.h"
 #include "relay/dial.h"
+#include "relay/drain.h"
+#include "relay/limit.h"
 #include "wire/request.h"
 #include "wire/response.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum state {
     CLIENT_TLS = 0,
@@ -23,6 +26,8 @@ struct handshake {
     struct loop_dead dead;
     enum state state;
     int interim;
+    bool counted; /* in handshakes_total */
+    uint64_t start_us;
     uint64_t limit_ms;
     size_t lingered_bytes;
     struct buf client_in, backend_in;
@@ -49,8 +54,17 @@ static void leave(struct handshake *h)
     loop_free_later(&h->pair->relay->loop, &h->dead);
 }
 
+/* Once each: by the status that the client got. */
+static void count(struct handshake *h, int status)
+{
+    if (!h->counted)
+        stats_add(&h->pair->server->cell->handshakes_total[stats_status_index(status)], 1);
+    h->counted = true;
+}
+
 static void end(struct handshake *h, bool abort)
 {
+    count(h, 0);
     pair_end(h->pair, abort);
     leave(h);
 }
@@ -58,6 +72,22 @@ static void end(struct handshake *h, bool abort)
 void handshake_abort(struct handshake *h)
 {
     end(h, true);
+}
+
+static uint64_t clock_us(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* No later than that, whatever comes; a drain may have said something earlier. */
+static void limit(struct handshake *h, uint64_t at_ms)
+{
+    uint64_t drain_ms = h->pair->deadline_ms;
+
+    h->limit_ms = drain_ms && drain_ms < at_ms ? drain_ms : at_ms;
 }
 
 static void deadline(struct handshake *h, uint64_t ms)
@@ -96,6 +126,7 @@ static void log_refuse(struct handshake *h, int status, const char *by, const ch
     struct log_line l;
     enum log_level level = h->pair->client.sock.heard ? LOG_INFO : LOG_DEBUG;
 
+    count(h, status);
     if (!log_wants(level))
         return;
     log_begin(&l, level, "refuse");
@@ -115,7 +146,7 @@ static void linger(struct handshake *h)
     dial_cancel(&h->dial);
     side_done(&p->backend, true);
     h->state = LINGER;
-    h->limit_ms = p->relay->loop.now_ms + HANDSHAKE_LINGER_MS;
+    limit(h, p->relay->loop.now_ms + HANDSHAKE_LINGER_MS);
     deadline(h, HANDSHAKE_LINGER_MS);
     side_fin(&p->client);
 }
@@ -144,19 +175,34 @@ static void drop_input(struct handshake *h)
 }
 
 /* Our own answer. `said` goes to the client; `why` to the log, with what only the operator should see. */
-static void refuse(struct handshake *h, int status, const char *said, const char *why)
+static void answer(struct handshake *h, int status, unsigned retry_after_s, const char *said, const char *why)
 {
     struct buf out;
 
     log_refuse(h, status, "gateway", why);
     buf_init(&out, HEAD_MAX_BYTES);
-    if (answer_emit(status, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
+    if (answer_emit(status, retry_after_s, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
         end(h, true);
     } else {
         linger(h);
         drop_input(h);
     }
     buf_free(&out);
+}
+
+/* A 503 without a reason of limit.h is a lack of descriptors or memory. */
+static void refuse(struct handshake *h, int status, const char *said, const char *why)
+{
+    answer(h, status, status == 503 ? HANDSHAKE_RETRY_S : 0, said, why);
+}
+
+static void refuse_draining(struct handshake *h)
+{
+    const char *why =
+        h->pair->relay->draining ? "the gateway is shutting down" : "this server has been removed";
+
+    stats_add(&h->pair->server->cell->limited[STATS_DRAINING], 1);
+    answer(h, 503, HANDSHAKE_DRAIN_RETRY_S, why, why);
 }
 
 /* The client is gone before it could be answered. */
@@ -214,7 +260,7 @@ static void relay_answer(struct handshake *h)
     }
     log_refuse(h, h->response_head.status, "backend", "the backend did not switch protocols");
     h->state = BODY;
-    h->limit_ms = p->relay->loop.now_ms + HANDSHAKE_TOTAL_MS;
+    limit(h, p->relay->loop.now_ms + HANDSHAKE_TOTAL_MS);
     deadline(h, HANDSHAKE_TOTAL_MS);
     if (side_send(&p->client, out.data, out.len) ||
         side_send(&p->client, rest, body_feed(&h->body, rest, rest_len)) || h->body.failed)
@@ -255,6 +301,8 @@ static void open_tunnel(struct handshake *h, const struct response *r)
         return;
     }
     buf_free(&out);
+    count(h, 101);
+    stats_handshake_took(p->server->cell, clock_us() - h->start_us);
     log_open(h, r->protocol);
     leave(h);
     pair_start(p, r->rsv_mask, h->client_in.data + client_at, h->client_in.len - client_at,
@@ -332,7 +380,7 @@ static void on_dialled(struct dial *d, bool ok)
     struct request_via via = {
         .client_addr = addr_ip_text(&p->client_addr.ip, text),
         .client_tls = p->client.sock.ssl != NULL,
-        .client_trusted = server_trusts(s, &p->client_addr.ip),
+        .client_trusted = request_trusts(s->spec, &p->client_addr.ip),
         .backend_host = s->backend_host_header,
     };
     struct buf out;
@@ -356,6 +404,20 @@ static void on_dialled(struct dial *d, bool ok)
     buf_free(&out);
 }
 
+/* Is there room for it? */
+static bool admit(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    struct limit_refusal refusal;
+    struct in6_addr client =
+        request_client(&h->request_head, h->client_in.data, p->server->spec, &p->client_addr.ip);
+
+    if (limit_admit(p, &client, &refusal))
+        return true;
+    answer(h, 503, refusal.retry_after_s, refusal.said, refusal.why);
+    return false;
+}
+
 static void take_request(struct handshake *h)
 {
     struct verdict v = request_check(&h->request_head, h->client_in.data, h->pair->server->spec, &h->request);
@@ -368,6 +430,12 @@ static void take_request(struct handshake *h)
         client_gone(h, "the client closed the connection before it was answered");
         return;
     }
+    if (h->pair->deadline_ms) {
+        refuse_draining(h);
+        return;
+    }
+    if (!admit(h))
+        return;
     h->state = DIAL;
     deadline(h, HANDSHAKE_TOTAL_MS);
     dial_start(&h->dial, h->pair, on_dialled);
@@ -480,7 +548,9 @@ static void on_timer(struct loop_timer *t)
     switch (h->state) {
     case CLIENT_TLS: cut(h, "no TLS handshake in time"); break;
     case CLIENT_HEAD:
-        if (h->client_in.len)
+        if (h->client_in.len && p->deadline_ms)
+            refuse_draining(h);
+        else if (h->client_in.len)
             refuse(h, 408, "the request was not complete in time", "the request was not complete in time");
         else
             cut(h, "no request in time");
@@ -492,12 +562,27 @@ static void on_timer(struct loop_timer *t)
         refuse(h, 504, "the backend did not answer in time",
                "the backend did not answer the handshake in time");
         break;
-    case BODY:
-    case LINGER: end(h, true); break;
+    case BODY: end(h, true); break;
+    case LINGER: end(h, !p->deadline_ms || side_waits(&p->client)); break;
     }
 }
 
-void handshake_start(struct pair *p, struct tls_picker *picker)
+void handshake_drain(struct handshake *h)
+{
+    struct pair *p = h->pair;
+    uint64_t now = p->relay->loop.now_ms;
+
+    if (h->state == DIAL || h->state == BACKEND_HEAD) {
+        refuse_draining(h);
+        return;
+    }
+    if ((h->state == CLIENT_TLS || h->state == CLIENT_HEAD) && h->limit_ms > now + HANDSHAKE_DRAIN_MS)
+        h->limit_ms = now + HANDSHAKE_DRAIN_MS;
+    limit(h, h->limit_ms);
+    pair_due(p, h->limit_ms);
+}
+
+void handshake_start(struct pair *p)
 {
     struct handshake *h = calloc(1, sizeof *h);
     SSL_CTX *ctx = p->server->accept_ctx;
@@ -509,6 +594,7 @@ void handshake_start(struct pair *p, struct tls_picker *picker)
     }
     h->pair = p;
     h->dead.release = release;
+    h->start_us = clock_us();
     h->limit_ms = p->start_ms + HANDSHAKE_TOTAL_MS;
     buf_init(&h->client_in, HEAD_MAX_BYTES);
     buf_init(&h->backend_in, 2 * HEAD_MAX_BYTES);
@@ -520,9 +606,13 @@ void handshake_start(struct pair *p, struct tls_picker *picker)
     p->timer.fire = on_timer;
     h->state = ctx ? CLIENT_TLS : CLIENT_HEAD;
     deadline(h, p->server->spec->timeouts.handshake_ms);
+    if (p->relay->draining) {
+        p->deadline_ms = drain_deadline(p->relay, p->server);
+        handshake_drain(h);
+    }
     if (!ctx)
         return;
-    ssl = tls_accept_new(ctx, picker);
+    ssl = tls_accept_new(ctx, &p->server->picker);
     if (!ssl || sock_start_tls(&p->client.sock, ssl, true))
         end(h, true);
 }

@@ -17,6 +17,15 @@ static char *host_header(const struct spec_url *u)
     return n < 0 ? NULL : text;
 }
 
+/* One server a port for now: it serves every name. */
+static SSL_CTX *pick(void *arg, const char *name)
+{
+    const struct server *s = arg;
+
+    (void)name;
+    return s->accept_ctx;
+}
+
 struct server *server_new(struct spec_server *spec, const struct shared *shared, unsigned worker,
                           unsigned slot, struct err *err)
 {
@@ -33,6 +42,7 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
     *own = *spec;
     *spec = (struct spec_server){0};
     s->refs = 1;
+    s->picker = (struct tls_picker){.pick = pick, .arg = s};
     s->spec = own;
     s->slot = (uint16_t)slot;
     s->cell = shared_cell(shared, worker, slot);
@@ -43,7 +53,7 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
         err_set(err, ERR_LIMIT, "out of memory");
         goto fail;
     }
-    if (own->https && !(s->accept_ctx = tls_accept_ctx(own, err)))
+    if (own->https && !(s->accept_ctx = tls_accept_ctx(own, shared, err)))
         goto fail;
     if (own->backend.tls && tls_dial_init(&s->dial, own, err))
         goto fail;
@@ -71,18 +81,4 @@ void server_unref(struct server *s)
     free(s->spec);
     atomic_fetch_sub(&s->worker->server_objects, 1);
     free(s);
-}
-
-bool server_trusts(const struct server *s, const struct in6_addr *peer)
-{
-    for (size_t i = 0; i < s->spec->trusted_proxy_count; i++) {
-        const struct spec_cidr *c = &s->spec->trusted_proxies[i];
-        size_t bytes = c->bits / 8, rest = c->bits % 8;
-
-        if (memcmp(c->addr, peer->s6_addr, bytes))
-            continue;
-        if (!rest || (c->addr[bytes] ^ peer->s6_addr[bytes]) >> (8 - rest) == 0)
-            return true;
-    }
-    return false;
 }

@@ -13,15 +13,14 @@
 #include "relay/tls.h"
 #include "spec/spec.h"
 
-#include <netinet/in.h>
-
 struct server {
     uint32_t refs;
     uint16_t slot;
     struct stats_cell *cell; /* this worker's counters of this slot */
     struct shared_worker *worker;
     struct spec_server *spec;
-    SSL_CTX *accept_ctx;       /* NULL: plain */
+    SSL_CTX *accept_ctx; /* NULL: plain */
+    struct tls_picker picker;
     struct tls_dial dial;      /* ctx NULL: ws backend */
     char *backend_host_header; /* host[:port], as headers.keepHost false sends it */
 };
@@ -31,7 +30,5 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
                           unsigned slot, struct err *err);
 struct server *server_ref(struct server *s);
 void server_unref(struct server *s);
-/* Is this peer (IPv4 as ::ffff:a.b.c.d) in trustedProxies? */
-bool server_trusts(const struct server *s, const struct in6_addr *peer);
 
 #endif

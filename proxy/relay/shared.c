@@ -150,6 +150,7 @@ void shared_worker_clear(struct shared *s, unsigned worker)
         if (atomic_load(&s->slots[i].used)) {
             atomic_store(&shared_cell(s, worker, i)->connections, 0);
             atomic_store(&shared_cell(s, worker, i)->handshakes, 0);
+            atomic_store(&shared_cell(s, worker, i)->admitted, 0);
         }
     for (uint32_t i = 0; i < s->head->ip_entries; i++)
         if (atomic_load_explicit(&shared_ips(s, worker)[i].count, memory_order_relaxed))
@@ -177,12 +178,15 @@ int shared_ticket_rotate(struct shared *s, struct err *err)
 void shared_ticket_keys(const struct shared *s, struct shared_ticket_key out[SHARED_TICKET_KEYS])
 {
     uint32_t before, after;
+    int tries = 1000;
 
+    /* A master that died while it wrote leaves the number odd for good. What is read then is no less secret: at worst
+     * a ticket does not open. */
     do {
         before = atomic_load(&s->head->ticket_sequence);
         atomic_thread_fence(memory_order_seq_cst);
         memcpy(out, s->head->ticket_keys, sizeof s->head->ticket_keys);
         atomic_thread_fence(memory_order_seq_cst);
         after = atomic_load(&s->head->ticket_sequence);
-    } while (before != after || before & 1);
+    } while ((before != after || before & 1) && --tries);
 }

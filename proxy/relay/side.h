@@ -20,10 +20,16 @@ struct side {
     struct sock sock;
     struct frame_tracker in; /* frames that come from this side */
     uint64_t in_bytes;
+    uint64_t active_ms;       /* when a byte of it came last */
+    uint64_t pinged_ms;       /* since when a sign of life is waited for; 0: it is not */
+    uint64_t relayed_ping_ms; /* when a Ping of the other side was passed to it last */
     uint8_t *out;
     uint32_t out_off, out_len;
     uint16_t inject_code;      /* a Close of ours waits for the next frame end towards this side; 0: none */
     const char *inject_reason; /* static text */
+    uint8_t ping[FRAME_PING_BYTES]; /* the payload of our last Ping to it */
+    bool ping_waits;                /* a Ping of ours waits for the next frame end towards this side */
+    bool ping_out;                  /* ours was sent, and its Pong has not come */
     uint8_t held_len;
     bool in_eof;     /* nothing more comes */
     bool in_reset;   /* it ended by an error */

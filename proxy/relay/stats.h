@@ -38,6 +38,7 @@ struct stats_cell {
     /* gauges */
     _Alignas(64) stats_count connections; /* tunnels */
     stats_count handshakes;               /* accepted, and neither a tunnel nor gone yet */
+    stats_count admitted;                 /* what limits.maxConnections counts: see limit.h */
     /* counters */
     stats_count connections_total; /* tunnels */
     stats_count bytes[2];          /* from STATS_CLIENT, from STATS_BACKEND */

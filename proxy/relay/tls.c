@@ -1,5 +1,7 @@
 #include "relay/tls.h"
 
+#include "relay/tls_ticket.h"
+
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -31,6 +33,17 @@ static int no_password(char *buf, int size, int rw, void *arg)
     return 0;
 }
 
+/* Was the last failed read the end of the PEM text? A chain that is cut short by a lack of memory must not pass. */
+static bool pem_ended(void)
+{
+    unsigned long last = ERR_peek_last_error();
+
+    if (ERR_GET_LIB(last) != ERR_LIB_PEM || ERR_GET_REASON(last) != PEM_R_NO_START_LINE)
+        return false;
+    ERR_clear_error();
+    return true;
+}
+
 static BIO *pem_bio(const struct spec_pem *pem)
 {
     return BIO_new_mem_buf(pem->data, (int)pem->len);
@@ -49,9 +62,7 @@ static int use_chain(SSL_CTX *ctx, const struct spec_pem *pem)
             ok = 0;
         }
     BIO_free(b);
-    if (ok)
-        ERR_clear_error(); /* the end of the file was the last "error" */
-    return ok ? 0 : -1;
+    return ok && pem_ended() ? 0 : -1;
 }
 
 static int use_pair(SSL_CTX *ctx, const struct spec_pem *cert, const struct spec_pem *key, const char *what,
@@ -84,21 +95,19 @@ static int use_ca(SSL_CTX *ctx, const struct spec_pem *pem, bool announce)
         count++;
     }
     BIO_free(b);
-    if (ok && count)
-        ERR_clear_error();
-    return ok && count ? 0 : -1;
+    return ok && count && pem_ended() ? 0 : -1;
 }
 
-static void set_common(SSL_CTX *ctx, enum spec_tls_version least)
+static bool set_common(SSL_CTX *ctx, enum spec_tls_version least)
 {
-    SSL_CTX_set_min_proto_version(ctx, least == SPEC_TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     /* One recv a record instead of two; sock.c knows when the socket is empty. */
     SSL_CTX_set_read_ahead(ctx, 1);
-    SSL_CTX_set_cipher_list(ctx, TLS12_CIPHERS);
+    return SSL_CTX_set_min_proto_version(ctx, least == SPEC_TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION) &&
+           SSL_CTX_set_cipher_list(ctx, TLS12_CIPHERS);
 }
 
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
@@ -134,68 +143,59 @@ static bool hello_name(SSL *ssl, char *name, size_t cap)
     return true;
 }
 
-static int picker_index(void)
-{
-    static int index = -1;
-
-    if (index < 0)
-        index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    return index;
-}
-
-/* Moves the SSL to the SSL_CTX of the server that the name belongs to. SSL_set_SSL_CTX moves the certificate only:
- * versions and verify mode are copied by hand. */
+/* Moves the SSL to the SSL_CTX of the server that the name belongs to. SSL_set_SSL_CTX moves the certificate, the
+ * session id context, and what is asked for later (client CA, ALPN); versions and verify mode are copied by hand, and
+ * the ticket callbacks stay those of the first SSL_CTX, which are the same. */
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
-    const struct tls_picker *picker = SSL_get_ex_data(ssl, picker_index());
+    const struct tls_picker *picker = SSL_get_app_data(ssl);
     char name[256];
     SSL_CTX *ctx;
 
     (void)arg;
-    ctx = picker ? picker->pick(picker->arg, hello_name(ssl, name, sizeof name) ? name : NULL) : NULL;
+    ctx = picker->pick(picker->arg, hello_name(ssl, name, sizeof name) ? name : NULL);
     if (!ctx) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_CLIENT_HELLO_ERROR;
     }
-    if (ctx != SSL_get_SSL_CTX(ssl)) {
-        SSL_set_SSL_CTX(ssl, ctx);
-        SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(ctx));
-        SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), SSL_CTX_get_verify_callback(ctx));
-        SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
+    if (ctx == SSL_get_SSL_CTX(ssl))
+        return SSL_CLIENT_HELLO_SUCCESS;
+    if (!SSL_set_SSL_CTX(ssl, ctx) ||
+        !SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(ctx))) {
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_CLIENT_HELLO_ERROR;
     }
+    SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), SSL_CTX_get_verify_callback(ctx));
+    SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
     return SSL_CLIENT_HELLO_SUCCESS;
 }
 
-SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err)
+SSL_CTX *tls_accept_ctx(const struct spec_server *spec, const struct shared *shared, struct err *err)
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
 
-    if (!ctx) {
+    if (!ctx || !set_common(ctx, spec->tls.min_version)) {
         ssl_err(err, "TLS");
-        return NULL;
+        goto fail;
     }
-    set_common(ctx, spec->tls.min_version);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets carry the sessions */
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_max_early_data(ctx, 0);
     SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
     SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
-    /* A ticket of one server is no admission to another (bar S41). */
-    if (!SSL_CTX_set_session_id_context(ctx, (const unsigned char *)spec->name,
-                                        (unsigned)strnlen(spec->name, SSL_MAX_SID_CTX_LENGTH)) ||
-        use_pair(ctx, &spec->cert, &spec->key, "certificate", err)) {
-        SSL_CTX_free(ctx);
-        return NULL;
-    }
+    if (tls_ticket_use(ctx, spec, shared, err) || use_pair(ctx, &spec->cert, &spec->key, "certificate", err))
+        goto fail;
     if (spec->tls.client_ca.data) {
         if (use_ca(ctx, &spec->tls.client_ca, true)) {
             ssl_err(err, "tls.clientCA");
-            SSL_CTX_free(ctx);
-            return NULL;
+            goto fail;
         }
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     }
     return ctx;
+fail:
+    SSL_CTX_free(ctx);
+    return NULL;
 }
 
 void tls_ctx_free(SSL_CTX *ctx)
@@ -207,7 +207,7 @@ SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker)
 {
     SSL *ssl = SSL_new(ctx);
 
-    if (ssl && !SSL_set_ex_data(ssl, picker_index(), picker)) {
+    if (ssl && !SSL_set_app_data(ssl, picker)) {
         SSL_free(ssl);
         return NULL;
     }

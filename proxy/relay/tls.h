@@ -14,8 +14,10 @@
 
 #include <openssl/types.h>
 
-/* NULL on failure. */
-SSL_CTX *tls_accept_ctx(const struct spec_server *spec, struct err *err);
+struct shared;
+
+/* NULL on failure. The ticket keys are those of `shared`, which outlives the SSL_CTX. */
+SSL_CTX *tls_accept_ctx(const struct spec_server *spec, const struct shared *shared, struct err *err);
 void tls_ctx_free(SSL_CTX *ctx);
 
 /* Which SSL_CTX serves this name; `name` is NULL when the client sent none. NULL as answer refuses the handshake. */

@@ -1,151 +1,286 @@
 #include "run/worker.h"
 
 #include "base/log.h"
-#include "relay/handshake.h"
+#include "relay/drain.h"
+#include "relay/limit.h"
 #include "relay/listener.h"
+#include "run/control.h"
+#include "run/table.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct worker {
     struct relay relay;
-    struct loop_fd signals;
-    uint32_t signals_watched;
-    struct listener **listeners;
-    size_t listener_count;
+    struct loop_fd control;
+    uint32_t control_watched;
+    struct loop_timer beat;
+    struct table table;
+    struct listener *listeners[UINT16_MAX + 1]; /* by port; NULL: none */
+    uint32_t max_drain_ms;
 };
-
-static void handled_signals(sigset_t *set)
-{
-    sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGHUP);
-}
-
-void worker_block_signals(void)
-{
-    sigset_t set;
-
-    handled_signals(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-}
-
-static void raise_fd_limit(void)
-{
-    struct rlimit lim;
-
-    if (getrlimit(RLIMIT_NOFILE, &lim))
-        return;
-    lim.rlim_cur = lim.rlim_max < WORKER_MAX_FDS ? lim.rlim_max : WORKER_MAX_FDS;
-    setrlimit(RLIMIT_NOFILE, &lim);
-}
-
-static void on_signal(struct loop_fd *f, uint32_t events)
-{
-    struct worker *w = (struct worker *)((char *)f - offsetof(struct worker, signals));
-    struct signalfd_siginfo info;
-
-    (void)events;
-    while (read(f->fd, &info, sizeof info) == sizeof info)
-        if (info.ssi_signo != SIGHUP) {
-            log_msg(LOG_INFO, "stop", "%s", strsignal((int)info.ssi_signo));
-            w->relay.loop.stop = true;
-        }
-}
-
-static int watch_signals(struct worker *w, struct err *err)
-{
-    sigset_t set;
-
-    handled_signals(&set);
-    w->signals = (struct loop_fd){.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .ready = on_signal};
-    if (w->signals.fd < 0)
-        return err_set(err, ERR_IO, "signalfd: %s", strerror(errno));
-    return loop_watch(&w->relay.loop, &w->signals, &w->signals_watched, EPOLLIN, err);
-}
-
-static int open_listeners(struct worker *w, struct spec *spec, struct err *err)
-{
-    w->listeners = calloc(spec->count ? spec->count : 1, sizeof *w->listeners);
-    if (!w->listeners)
-        return err_set(err, ERR_LIMIT, "out of memory");
-    for (size_t i = 0; i < spec->count; i++) {
-        int slot = shared_slot_take(&w->relay.shared, spec->servers[i].name);
-        struct server *s = server_new(&spec->servers[i], &w->relay.shared, 0, (unsigned)slot, err);
-        struct listener *l = s ? listener_open(&w->relay, s, err) : NULL;
-
-        if (l) {
-            w->listeners[w->listener_count++] = l;
-            log_msg(LOG_INFO, "listen", "server \"%s\" on port %u, %s, backend %s", s->spec->name,
-                    s->spec->port, s->spec->https ? "TLS" : "plain", s->spec->backend.text);
-        }
-        server_unref(s);
-        if (!l)
-            return -1;
-    }
-    return 0;
-}
 
 static void on_turn_end(struct loop *l)
 {
-    (void)l;
+    struct worker *w = (struct worker *)((char *)l - offsetof(struct worker, relay.loop));
+
     if (log_pending())
         log_flush();
+    if (w->relay.draining && !w->relay.pair_count)
+        l->stop = true;
 }
 
-static void stop(struct worker *w)
+static void on_beat(struct loop_timer *t)
 {
-    struct pair *p;
+    struct worker *w = (struct worker *)((char *)t - offsetof(struct worker, beat));
+    struct relay *r = &w->relay;
 
-    for (size_t i = 0; i < w->listener_count; i++)
-        listener_close(w->listeners[i]);
-    free(w->listeners);
-    while ((p = LIST_FIRST(&w->relay.pairs))) {
-        if (p->handshake)
-            handshake_abort(p->handshake);
-        else
-            pair_end(p, false);
-    }
-    resolver_free(w->relay.resolver);
-    if (w->signals.fd >= 0)
-        close(w->signals.fd);
-    loop_done(&w->relay.loop);
-    log_flush();
+    atomic_store(&r->me->heartbeat_ms, r->loop.now_ms);
+    atomic_store(&r->me->log_dropped, log_dropped());
+    if (atomic_load(&r->shared.head->pressure) >= SHARED_SHED)
+        limit_shed(r);
+    loop_timer_set(&r->loop, t, r->loop.now_ms + WORKER_BEAT_MS);
 }
 
-int worker_run(struct spec *spec, struct err *err)
+static void say_applied(struct worker *w, uint64_t generation, const char *failed)
+{
+    struct control m = {.type = CONTROL_APPLIED, .generation = generation, .count = failed != NULL};
+
+    if (failed)
+        snprintf(m.text, sizeof m.text, "%s", failed);
+    /* Few and small messages that the master always reads: the socket's buffer takes them, or it is gone. */
+    if (control_send(w->control.fd, &m, NULL, 0) != CONTROL_OK)
+        log_msg(LOG_ERROR, "worker", "the master does not listen");
+}
+
+static void take_ports(struct worker *w, const struct control *m, const int *fds, size_t count)
+{
+    struct err err;
+
+    for (size_t i = 0; i < count; i++) {
+        struct listener **l = &w->listeners[m->ports[i]];
+
+        listener_close(*l); /* the port was closed and opened anew before we heard of it */
+        *l = listener_new(&w->relay, fds[i], m->ports[i], &err);
+        if (!*l)
+            log_msg(LOG_ERROR, "worker", "%s", err.msg);
+    }
+}
+
+/* Every server behind its port; the ports that no server has are closed. */
+static int serve(struct worker *w, struct err *err)
+{
+    static uint8_t used[(UINT16_MAX + 1) / 8];
+
+    memset(used, 0, sizeof used);
+    for (size_t i = 0; i < w->table.count; i++) {
+        struct server *s = w->table.entries[i].server;
+        struct listener *l = w->listeners[s->spec->port];
+
+        if (!l)
+            return err_set(err, ERR_NOT_FOUND, "server \"%s\": no socket for port %u", s->spec->name,
+                           s->spec->port);
+        if (listener_serve(l, s, err))
+            return err_prefix(err, "server \"%s\"", s->spec->name);
+        used[s->spec->port / 8] |= (uint8_t)(1 << s->spec->port % 8);
+    }
+    for (size_t port = 1; port <= UINT16_MAX; port++)
+        if (w->listeners[port] && !(used[port / 8] & 1 << port % 8)) {
+            listener_close(w->listeners[port]);
+            w->listeners[port] = NULL;
+        }
+    return 0;
+}
+
+/* Slots that are in `a` and not in `b`. */
+static bool slots_without(const uint64_t *a, const uint64_t *b, uint64_t *out)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < SHARED_SLOTS / 64; i++) {
+        out[i] = a[i] & ~b[i];
+        any |= out[i] != 0;
+    }
+    return any;
+}
+
+static void apply(struct worker *w, uint64_t generation, const uint8_t *spec, size_t len)
+{
+    uint64_t before[SHARED_SLOTS / 64], after[SHARED_SLOTS / 64], changed[SHARED_SLOTS / 64];
+    struct table next, last = w->table;
+    struct err err;
+    int failed;
+
+    if (table_next(&w->table, &w->relay, spec, len, &next, &err)) {
+        say_applied(w, generation, err.msg);
+        return;
+    }
+    table_slots(&last, before);
+    table_slots(&next, after);
+    w->table = next;
+    failed = serve(w, &err);
+    if (slots_without(after, before, changed))
+        for (unsigned i = 0; i < SHARED_SLOTS; i++)
+            if (changed[i / 64] >> i % 64 & 1)
+                drain_cancel(&w->relay, i);
+    if (slots_without(before, after, changed))
+        drain_slots(&w->relay, changed, w->max_drain_ms);
+    table_free(&last);
+    say_applied(w, generation, failed ? err.msg : NULL);
+}
+
+static void take_spec(struct worker *w, uint64_t generation, int fd)
+{
+    struct stat st;
+    void *bytes = NULL;
+
+    if (fstat(fd, &st)) {
+        say_applied(w, generation, strerror(errno));
+        return;
+    }
+    if (st.st_size) {
+        bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (bytes == MAP_FAILED) {
+            say_applied(w, generation, strerror(errno));
+            return;
+        }
+    }
+    apply(w, generation, bytes, (size_t)st.st_size);
+    if (bytes)
+        munmap(bytes, (size_t)st.st_size);
+}
+
+static void close_listeners(struct worker *w)
+{
+    for (size_t port = 1; port <= UINT16_MAX; port++) {
+        listener_close(w->listeners[port]);
+        w->listeners[port] = NULL;
+    }
+}
+
+static void begin_drain(struct worker *w)
+{
+    if (w->relay.draining)
+        return;
+    w->relay.draining = true;
+    close_listeners(w);
+    drain_slots(&w->relay, NULL, w->max_drain_ms);
+}
+
+static void stop_now(struct worker *w)
+{
+    begin_drain(w);
+    drain_now(&w->relay);
+}
+
+static void on_control(struct loop_fd *f, uint32_t events)
+{
+    struct worker *w = (struct worker *)((char *)f - offsetof(struct worker, control));
+    int fds[CONTROL_FDS], r;
+    struct control m;
+    size_t count;
+
+    (void)events;
+    while ((r = control_recv(f->fd, &m, fds, &count)) == CONTROL_OK) {
+        if (m.type == CONTROL_PORTS) {
+            take_ports(w, &m, fds, count);
+            continue; /* the listeners have them now */
+        }
+        if (m.type == CONTROL_APPLY && count == 1 && !w->relay.draining)
+            take_spec(w, m.generation, fds[0]);
+        else if (m.type == CONTROL_DRAIN)
+            begin_drain(w);
+        else if (m.type == CONTROL_STOP)
+            stop_now(w);
+        for (size_t i = 0; i < count; i++)
+            close(fds[i]);
+    }
+    if (r == CONTROL_GONE) {
+        struct err err;
+
+        log_msg(LOG_ERROR, "worker", "the master is gone: draining");
+        if (loop_watch(&w->relay.loop, f, &w->control_watched, 0, &err))
+            log_msg(LOG_ERROR, "worker", "%s", err.msg);
+        begin_drain(w);
+    }
+}
+
+static unsigned open_descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    unsigned n = 0;
+
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static void set_ceiling(struct relay *r)
+{
+    struct rlimit lim = {.rlim_cur = 1024};
+
+    getrlimit(RLIMIT_NOFILE, &lim);
+    atomic_store(&r->me->max_tunnels, limit_max_tunnels(lim.rlim_cur, open_descriptors()));
+}
+
+static int init(struct worker *w, unsigned index, struct err *err)
+{
+    struct relay *r = &w->relay;
+
+    if (shared_map(&r->shared, CONTROL_SHARED_FD, err))
+        return -1;
+    close(CONTROL_SHARED_FD);
+    if (index >= r->shared.head->workers)
+        return err_set(err, ERR_INVALID, "worker %u of %u", index, r->shared.head->workers);
+    r->worker = index;
+    r->me = shared_worker(&r->shared, index);
+    if (sock_global_init(err) || loop_init(&r->loop, err))
+        return -1;
+    r->resolver = resolver_new(&r->loop, err);
+    if (!r->resolver)
+        return -1;
+    r->loop.turn_end = on_turn_end;
+    w->control = (struct loop_fd){.fd = CONTROL_FD, .ready = on_control};
+    w->beat.fire = on_beat;
+    fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
+    set_ceiling(r);
+    on_beat(&w->beat);
+    return loop_watch(&r->loop, &w->control, &w->control_watched, EPOLLIN, err);
+}
+
+int worker_main(unsigned index, uint32_t max_drain_ms)
 {
     struct worker *w = calloc(1, sizeof *w);
-    int r = -1, fd = -1;
+    struct err err = {.msg = "out of memory"};
 
-    if (!w)
-        return err_set(err, ERR_LIMIT, "out of memory");
-    w->signals.fd = -1;
-    raise_fd_limit();
-    if (shared_new(&w->relay.shared, 1, 20000, &fd, err)) {
+    /* The master decides; a terminal's ^C and a kill of the group are meant for it. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    if (!w || (w->max_drain_ms = max_drain_ms, init(w, index, &err))) {
+        log_msg(LOG_ERROR, "fatal", "worker: %s", err.msg);
         free(w);
-        return -1;
+        return 1;
     }
-    w->relay.me = shared_worker(&w->relay.shared, 0);
-    if (!sock_global_init(err) && !loop_init(&w->relay.loop, err)) {
-        w->relay.loop.turn_end = on_turn_end;
-        w->relay.resolver = resolver_new(&w->relay.loop, err);
-        if (w->relay.resolver && !watch_signals(w, err) && !open_listeners(w, spec, err)) {
-            log_msg(LOG_INFO, "ready", "%zu servers", spec->count);
-            loop_run(&w->relay.loop);
-            r = 0;
-        }
-        stop(w);
-    }
+    loop_run(&w->relay.loop);
+    close_listeners(w);
+    table_free(&w->table);
+    resolver_free(w->relay.resolver);
+    loop_done(&w->relay.loop);
+    log_flush();
     shared_done(&w->relay.shared);
-    close(fd);
     free(w);
-    return r;
+    return 0;
 }

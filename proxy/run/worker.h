@@ -1,20 +1,18 @@
-/* worker.h - one process that serves a spec: its loop, servers and listeners, until a signal ends it
- * Shape:   struct spec -> listening ports -> pairs
- * Owner:   takes the servers out of the spec
- * Errors:  from worker_run before the first port is served: the server and what is wrong
- * Limits:  raises the soft descriptor limit to WORKER_MAX_FDS or the hard limit
- * Threads: one */
+/* worker.h - one process that relays: what the master sends it becomes servers, listeners and pairs
+ * Shape:   control messages -> table, listeners; its end: DRAIN, STOP, or the master's death (which is a DRAIN)
+ * Owner:   the process
+ * Errors:  what cannot be applied is told to the master, and what served before goes on
+ * Limits:  the soft descriptor limit is the master's; its heart beats once a WORKER_BEAT_MS
+ * Threads: one
+ * Source:  design.md 2.1, 2.4, 2.6 */
 #ifndef PROXY_RUN_WORKER_H
 #define PROXY_RUN_WORKER_H
 
-#include "base/err.h"
-#include "spec/spec.h"
+#include <stdint.h>
 
-#define WORKER_MAX_FDS 1048576
+#define WORKER_BEAT_MS 1000
 
-/* Call first thing in main: SIGTERM, SIGINT and SIGHUP wait until the worker reads them. */
-void worker_block_signals(void);
-/* Returns 0 after SIGTERM or SIGINT. */
-__attribute__((warn_unused_result)) int worker_run(struct spec *spec, struct err *err);
+/* The process's exit code. CONTROL_FD and CONTROL_SHARED_FD are what the master left there. */
+int worker_main(unsigned index, uint32_t max_drain_ms);
 
 #endif

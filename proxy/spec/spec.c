@@ -160,6 +160,15 @@ static bool proxies_equal(const struct spec_server *a, const struct spec_server 
     return true;
 }
 
+static bool limits_equal(const struct spec_server *a, const struct spec_server *b)
+{
+    return a->limits.client_max_message_bytes == b->limits.client_max_message_bytes &&
+           a->limits.backend_max_message_bytes == b->limits.backend_max_message_bytes &&
+           a->limits.max_connections == b->limits.max_connections &&
+           a->limits.max_connections_per_ip == b->limits.max_connections_per_ip &&
+           a->limits.handshakes_per_second == b->limits.handshakes_per_second;
+}
+
 bool spec_server_equal(const struct spec_server *a, const struct spec_server *b)
 {
     return text_equal(a->name, b->name) && a->https == b->https && a->port == b->port &&
@@ -167,9 +176,33 @@ bool spec_server_equal(const struct spec_server *a, const struct spec_server *b)
            strings_equal(&a->allowed_origins, &b->allowed_origins) && headers_equal(a, b) &&
            proxies_equal(a, b) && a->timeouts.connect_ms == b->timeouts.connect_ms &&
            a->timeouts.handshake_ms == b->timeouts.handshake_ms &&
-           a->timeouts.idle_ms == b->timeouts.idle_ms &&
-           a->limits.client_max_message_bytes == b->limits.client_max_message_bytes &&
-           a->limits.backend_max_message_bytes == b->limits.backend_max_message_bytes;
+           a->timeouts.idle_ms == b->timeouts.idle_ms && a->timeouts.max_age_ms == b->timeouts.max_age_ms &&
+           a->timeouts.drain_ms == b->timeouts.drain_ms && a->ping.interval_ms == b->ping.interval_ms &&
+           a->ping.timeout_ms == b->ping.timeout_ms && limits_equal(a, b);
+}
+
+void spec_server_inline(struct spec_server *s)
+{
+    struct spec_pem *const pems[SPEC_MAX_FILES] = {&s->cert, &s->key, &s->tls.client_ca, &s->backend_tls.ca};
+
+    for (size_t i = 0; i < SPEC_MAX_FILES; i++) {
+        if (!pems[i]->data)
+            continue; /* not read: the name is all there is of it */
+        free(pems[i]->file);
+        pems[i]->file = NULL;
+    }
+}
+
+size_t spec_server_files(const struct spec_server *s, const char *paths[SPEC_MAX_FILES])
+{
+    const char *const files[SPEC_MAX_FILES] = {s->cert.file, s->key.file, s->tls.client_ca.file,
+                                               s->backend_tls.ca.file};
+    size_t n = 0;
+
+    for (size_t i = 0; i < SPEC_MAX_FILES; i++)
+        if (files[i])
+            paths[n++] = files[i];
+    return n;
 }
 
 void spec_problem_add(struct spec_problems *p, struct spec_pos pos, const char *server, const char *fmt, ...)

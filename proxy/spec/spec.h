@@ -17,13 +17,15 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SPEC_MAX_BYTES      (64u * 1024 * 1024) /* 4,096 servers with inline certificates fit */
+#define SPEC_MAX_BYTES (64u * 1024 * 1024) /* 4,096 servers with inline certificates fit */
+/* What spec_emit may need for 4,096 servers with their files inlined, 64 KiB each; to be parsed document by document. */
+#define SPEC_MAX_EMIT_BYTES (256u * 1024 * 1024)
 #define SPEC_MAX_SERVERS    4096
 #define SPEC_MAX_DEPTH      8
 #define SPEC_MAX_LIST       256
-#define SPEC_MAX_SCALAR     (256u * 1024)
-#define SPEC_MAX_PEM_BYTES  65536          /* a certificate chain, a key or a CA bundle given inline */
-#define SPEC_MAX_FILE_BYTES (1024u * 1024) /* a CA file may be a system's whole bundle */
+#define SPEC_MAX_SCALAR     (1536u * 1024) /* the base64 of SPEC_MAX_CA_BYTES, in lines */
+#define SPEC_MAX_PEM_BYTES  65536          /* a certificate chain or a key, given inline or as a file */
+#define SPEC_MAX_CA_BYTES   (1024u * 1024) /* a CA may be a system's whole bundle */
 #define SPEC_MAX_PROBLEMS   1000
 #define SPEC_MAX_HEADERS_BYTES                                                                               \
     8192u                 /* all names and values of headers.set, so that a head still fits HEAD_MAX_BYTES */
@@ -114,7 +116,7 @@ struct spec_server {
         uint32_t handshake_ms; /* default 10000 */
         uint32_t idle_ms;      /* default 0: off */
         uint32_t max_age_ms;   /* default 0: off */
-        uint32_t drain_ms;     /* default 30000 */
+        uint32_t drain_ms;     /* default 30000; 0: at once */
     } timeouts;
 
     struct {
@@ -156,14 +158,33 @@ __attribute__((warn_unused_result)) int spec_read_files(struct spec *s, struct s
 /* The rules across fields and documents: required ones, pairs, duplicates, certificates that match their keys.
  * certBase64 without https, wssCertBase64 or backendTLS with a ws backend: refused, where the original looked away. */
 __attribute__((warn_unused_result)) int spec_check(const struct spec *s, struct spec_problems *problems);
-/* Path -> parsed, files read, checked. The whole of `--check`. */
+/* Bytes -> parsed, files read, checked; for who serves what is good and leaves out what is wrong. 0: every document
+ * stands in `out`, `bad` when a problem belongs to it, as one does to each without a name or of another kind; of two
+ * with one name or one port it is the later. -1: nothing can be judged and `out` is empty: no YAML, a limit of the
+ * whole file passed, more than SPEC_MAX_PROBLEMS. */
+__attribute__((warn_unused_result)) int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out,
+                                                        struct spec_problems *problems);
+/* A file's bytes, for spec_load_bytes; `b` comes with its limit, SPEC_MAX_BYTES. They may hold keys. */
+__attribute__((warn_unused_result)) int spec_read(const char *path, struct buf *b,
+                                                  struct spec_problems *problems);
+/* Both; -1 and nothing in `out` at the first problem, however small. The whole of `--check`. */
 __attribute__((warn_unused_result)) int spec_load(const char *path, struct spec *out,
                                                   struct spec_problems *problems);
 /* spec -> YAML, the documents in their order, defaults left out; equal specs give equal bytes and
- * spec_parse(spec_emit(s)) equals s but for positions and for what was read from files (their paths are emitted). */
+ * spec_parse(spec_emit(s)) equals s but for positions and for what was read from files (their paths are emitted).
+ * Each document begins with a line "---", and no other line is like that: the text can be cut there. */
 __attribute__((warn_unused_result)) int spec_emit(const struct spec *s, struct buf *out, struct err *err);
+/* One document of it. */
+__attribute__((warn_unused_result)) int spec_emit_server(const struct spec_server *s, struct buf *out,
+                                                         struct err *err);
 
-/* Equal in everything but positions. */
+/* Forgets the names of the files that were read, so that their content is emitted instead. */
+void spec_server_inline(struct spec_server *s);
+#define SPEC_MAX_FILES 4
+/* The files that a document names, good or bad, into `paths`; borrowed. Returns how many. */
+size_t spec_server_files(const struct spec_server *s, const char *paths[SPEC_MAX_FILES]);
+
+/* Equal in everything but positions and `bad`. */
 bool spec_server_equal(const struct spec_server *a, const struct spec_server *b);
 void spec_free(struct spec *s);
 /* Frees what it holds and leaves it empty. */

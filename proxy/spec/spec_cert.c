@@ -240,3 +240,26 @@ void spec_cert_ca(const struct spec_pem *ca, struct err *err)
     }
     ERR_clear_error();
 }
+
+void spec_cert_describe(const struct spec_pem *chain, char sha256_hex[SPEC_CERT_HEX_BYTES], time_t *not_after)
+{
+    CLEANUP(free_bio) BIO *in = NULL;
+    CLEANUP(free_x509) X509 *leaf = NULL;
+    unsigned char digest[32];
+    struct tm end;
+    struct err err;
+
+    sha256_hex[0] = '\0';
+    *not_after = 0;
+    if (!chain->data)
+        return;
+    ERR_clear_error();
+    in = spec_need(BIO_new_mem_buf(chain->data, (int)chain->len));
+    leaf = next_certificate(in, 1, &err);
+    if (leaf && X509_digest(leaf, EVP_sha256(), digest, NULL) == 1)
+        for (size_t i = 0; i < sizeof digest; i++)
+            snprintf(sha256_hex + 2 * i, 3, "%02x", digest[i]);
+    if (leaf && ASN1_TIME_to_tm(X509_get0_notAfter(leaf), &end) == 1)
+        *not_after = timegm(&end);
+    ERR_clear_error();
+}

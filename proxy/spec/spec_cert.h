@@ -11,6 +11,8 @@
 
 #include "spec/spec.h"
 
+#include <time.h>
+
 #define SPEC_CERT_CHAIN    10
 #define SPEC_CERT_RSA_BITS 8192
 
@@ -23,5 +25,10 @@ void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const stru
                     struct err *cert_err, struct err *key_err);
 /* One or more certificates to verify a peer with. */
 void spec_cert_ca(const struct spec_pem *ca, struct err *err);
+
+#define SPEC_CERT_HEX_BYTES 65
+/* For people: SHA-256 of the leaf's DER in lower-case hex, and its end in seconds since 1970; "" and 0 without a leaf. */
+void spec_cert_describe(const struct spec_pem *chain, char sha256_hex[SPEC_CERT_HEX_BYTES],
+                        time_t *not_after);
 
 #endif

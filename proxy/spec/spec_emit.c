@@ -10,6 +10,7 @@ struct emit {
     struct buf *out;
     struct err *err;
     bool failed;
+    const char *parent; /* the mapping of the numbers below, until its first line is written */
 };
 
 static void put_bytes(struct emit *e, const void *bytes, size_t len)
@@ -131,12 +132,21 @@ static void base64_line(struct emit *e, const char *key, const struct spec_pem *
     put(e, "\"\n");
 }
 
+/* Opens the mapping with the first number that differs from its default. */
+static void put_parent(struct emit *e)
+{
+    if (e->parent)
+        putf(e, "%s:\n", e->parent);
+    e->parent = NULL;
+}
+
 static void duration_line(struct emit *e, const char *key, uint32_t ms, uint32_t absent)
 {
     uint32_t hours = ms / 3600000, minutes = ms / 60000 % 60, seconds = ms / 1000 % 60, rest = ms % 1000;
 
     if (ms == absent)
         return;
+    put_parent(e);
     putf(e, "  %s: \"", key);
     if (hours)
         putf(e, "%" PRIu32 "h", hours);
@@ -149,10 +159,12 @@ static void duration_line(struct emit *e, const char *key, uint32_t ms, uint32_t
     put(e, "\"\n");
 }
 
-static void bytes_line(struct emit *e, const char *key, uint64_t bytes)
+static void limit_line(struct emit *e, const char *key, uint64_t limit)
 {
-    if (bytes)
-        putf(e, "  %s: %" PRIu64 "\n", key, bytes);
+    if (!limit)
+        return;
+    put_parent(e);
+    putf(e, "  %s: %" PRIu64 "\n", key, limit);
 }
 
 /* Opens a mapping that may turn out empty: "tls: {}" differs from no tls. */
@@ -247,6 +259,25 @@ static void emit_proxies(struct emit *e, const struct spec_server *s)
     }
 }
 
+static void emit_numbers(struct emit *e, const struct spec_server *s)
+{
+    e->parent = "timeouts";
+    duration_line(e, "connect", s->timeouts.connect_ms, 5000);
+    duration_line(e, "handshake", s->timeouts.handshake_ms, 10000);
+    duration_line(e, "idle", s->timeouts.idle_ms, 0);
+    duration_line(e, "maxAge", s->timeouts.max_age_ms, 0);
+    duration_line(e, "drain", s->timeouts.drain_ms, 30000);
+    e->parent = "ping";
+    duration_line(e, "interval", s->ping.interval_ms, 0);
+    duration_line(e, "timeout", s->ping.timeout_ms, 10000);
+    e->parent = "limits";
+    limit_line(e, "clientMaxMessageBytes", s->limits.client_max_message_bytes);
+    limit_line(e, "backendMaxMessageBytes", s->limits.backend_max_message_bytes);
+    limit_line(e, "maxConnections", s->limits.max_connections);
+    limit_line(e, "maxConnectionsPerIP", s->limits.max_connections_per_ip);
+    limit_line(e, "handshakesPerSecond", s->limits.handshakes_per_second);
+}
+
 static void emit_server(struct emit *e, const struct spec_server *s)
 {
     put(e, "---\nkind: \"WebSocketServer\"\n");
@@ -265,27 +296,28 @@ static void emit_server(struct emit *e, const struct spec_server *s)
     emit_list(e, "", "allowedOrigins", &s->allowed_origins);
     emit_headers(e, s);
     emit_proxies(e, s);
-    if (s->timeouts.connect_ms != 5000 || s->timeouts.handshake_ms != 10000 || s->timeouts.idle_ms) {
-        put(e, "timeouts:\n");
-        duration_line(e, "connect", s->timeouts.connect_ms, 5000);
-        duration_line(e, "handshake", s->timeouts.handshake_ms, 10000);
-        duration_line(e, "idle", s->timeouts.idle_ms, 0);
-    }
-    if (s->limits.client_max_message_bytes || s->limits.backend_max_message_bytes) {
-        put(e, "limits:\n");
-        bytes_line(e, "clientMaxMessageBytes", s->limits.client_max_message_bytes);
-        bytes_line(e, "backendMaxMessageBytes", s->limits.backend_max_message_bytes);
-    }
+    emit_numbers(e, s);
 }
 
-int spec_emit(const struct spec *s, struct buf *out, struct err *err)
+int spec_emit_server(const struct spec_server *s, struct buf *out, struct err *err)
 {
     struct emit e = {.out = out, .err = err};
     size_t before = out->len;
 
-    for (size_t i = 0; i < s->count && !e.failed; i++)
-        emit_server(&e, &s->servers[i]);
+    emit_server(&e, s);
     if (e.failed)
         out->len = before;
     return e.failed ? -1 : 0;
+}
+
+int spec_emit(const struct spec *s, struct buf *out, struct err *err)
+{
+    size_t before = out->len;
+
+    for (size_t i = 0; i < s->count; i++)
+        if (spec_emit_server(&s->servers[i], out, err)) {
+            out->len = before;
+            return -1;
+        }
+    return 0;
 }

@@ -2,7 +2,7 @@
  * Shape:   spec_marks says which fields of a server already have a problem, so that a rule does not report it again
  * Units:   none
  * Owner:   the caller of spec_parse_marked frees marks with free() and the spec with spec_free
- * Errors:  memory: the process ends with a line (style.md C5: outside the data path)
+ * Errors:  -1 from spec_parse_marked: the stream broke off; memory: the process ends with a line (style.md C5: outside the data path)
  * Limits:  SPEC_QUOTE_CHARS of a foreign text stand in a message
  * Threads: any; nothing is shared */
 #ifndef PROXY_SPEC_SPEC_INTERNAL_H
@@ -37,9 +37,10 @@ struct spec_quote {
 const char *spec_quote(struct spec_quote *q, const char *text, size_t len);
 #define SPEC_QUOTE(text, len) spec_quote(&(struct spec_quote){{0}}, (text), (len))
 
-/* As spec_parse, but fills `out` and `marks` (one enum spec_mark mask a server) whatever went wrong. */
-void spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
-                       struct spec_problems *problems);
+/* As spec_parse, but fills `out` and `marks` (one enum spec_mark mask a document) whatever went wrong; documents that
+ * are no mapping stand there too, empty. -1: the bytes are no YAML, or pass a limit, and were not read to their end. */
+int spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
+                      struct spec_problems *problems);
 /* As spec_check; marks may be NULL. */
 void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_problems *problems);
 

@@ -47,8 +47,8 @@ static void read_pems(struct spec *s, struct spec_problems *problems)
 
         read_pem(v, &v->cert, "tls.certFile", SPEC_MAX_PEM_BYTES, problems);
         read_pem(v, &v->key, "tls.keyFile", SPEC_MAX_PEM_BYTES, problems);
-        read_pem(v, &v->tls.client_ca, "tls.clientCAFile", SPEC_MAX_FILE_BYTES, problems);
-        read_pem(v, &v->backend_tls.ca, "backendTLS.caFile", SPEC_MAX_FILE_BYTES, problems);
+        read_pem(v, &v->tls.client_ca, "tls.clientCAFile", SPEC_MAX_CA_BYTES, problems);
+        read_pem(v, &v->backend_tls.ca, "backendTLS.caFile", SPEC_MAX_CA_BYTES, problems);
     }
 }
 
@@ -60,40 +60,76 @@ int spec_read_files(struct spec *s, struct spec_problems *problems)
     return problems->count > before || problems->cut ? -1 : 0;
 }
 
-static int read_spec(const char *path, struct buf *b, struct spec_problems *problems)
+int spec_read(const char *path, struct buf *b, struct spec_problems *problems)
 {
     struct err err;
     struct stat st;
 
     /* Asked first, so that a file that is far too large is not read up to the limit. */
-    if (!stat(path, &st) && st.st_size > (off_t)SPEC_MAX_BYTES)
-        err_set(&err, ERR_LIMIT, "larger than %u bytes", SPEC_MAX_BYTES);
+    if (!stat(path, &st) && (uint64_t)st.st_size > b->max)
+        err_set(&err, ERR_LIMIT, "larger than %zu bytes", b->max);
     else if (!file_read(path, b, &err))
         return 0;
     spec_problem_add(problems, (struct spec_pos){0}, NULL, "cannot read it: %s", reason(&err, path));
     return -1;
 }
 
-int spec_load(const char *path, struct spec *out, struct spec_problems *problems)
+/* The last document that begins at `line` or above, or NULL. */
+static struct spec_server *document_at(const struct spec *s, uint32_t line)
+{
+    size_t low = 0, high = s->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (s->servers[middle].pos.line <= line)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &s->servers[low - 1] : NULL;
+}
+
+int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out, struct spec_problems *problems)
 {
     size_t before = problems->count;
     cleanup_free unsigned *marks = NULL;
+    bool judged = !spec_parse_marked(bytes, len, out, &marks, problems);
+
+    /* A file that was not read leaves its pem without data; the other rules are checked all the same. */
+    read_pems(out, problems);
+    spec_check_marked(out, marks, problems);
+    for (size_t i = before; i < problems->count; i++) {
+        struct spec_server *s = document_at(out, problems->items[i].pos.line);
+
+        if (s)
+            s->bad = true;
+        else
+            judged = false; /* nobody's problem is everybody's */
+    }
+    if (judged && !problems->cut)
+        return 0;
+    spec_free(out);
+    return -1;
+}
+
+int spec_load(const char *path, struct spec *out, struct spec_problems *problems)
+{
+    size_t before = problems->count;
     struct spec s;
     struct buf b;
+    int r;
 
     buf_init(&b, SPEC_MAX_BYTES);
-    if (read_spec(path, &b, problems)) {
-        buf_free(&b);
-        return -1;
-    }
-    spec_parse_marked(b.data, b.len, &s, &marks, problems);
+    r = spec_read(path, &b, problems);
+    if (!r)
+        r = spec_load_bytes(b.data, b.len, &s, problems);
     if (b.data)
         explicit_bzero(b.data, b.len);
     buf_free(&b);
-    /* A file that was not read leaves its pem without data; the other rules are checked all the same. */
-    read_pems(&s, problems);
-    spec_check_marked(&s, marks, problems);
-    if (problems->count > before || problems->cut) {
+    if (r)
+        return -1;
+    if (problems->count > before) {
         spec_free(&s);
         return -1;
     }

@@ -62,12 +62,32 @@ static void read_bytes(struct spec_reader *p, const struct spec_field *f, const 
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
+static void read_count(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+{
+    uint64_t n;
+    struct err err;
+
+    if (!must_be_plain(p, v))
+        return;
+    if (spec_value_uint(v->text, v->len, 0, UINT32_MAX, &n, &err))
+        spec_reader_problem(p, v->pos, "%s", err.msg);
+    else
+        *(uint32_t *)target(p, f) = (uint32_t)n;
+}
+
 static void read_duration(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     struct err err;
-    bool zero_ok = f->at == offsetof(struct spec_server, timeouts.idle_ms);
 
-    if (spec_value_duration(v->text, v->len, zero_ok, target(p, f), &err))
+    if (spec_value_duration(v->text, v->len, false, target(p, f), &err))
+        spec_reader_problem(p, v->pos, "%s", err.msg);
+}
+
+static void read_duration_or_0(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+{
+    struct err err;
+
+    if (spec_value_duration(v->text, v->len, true, target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -122,17 +142,28 @@ static bool pem_is_free(struct spec_reader *p, const struct spec_field *f, const
     return false;
 }
 
-static void read_base64(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+static void read_pem(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v,
+                     size_t max_bytes)
 {
     struct spec_pem *pem = target(p, f);
     struct err err;
 
     if (!pem_is_free(p, f, v))
         return;
-    if (spec_value_base64(v->text, v->len, &pem->data, &pem->len, &err))
+    if (spec_value_base64(v->text, v->len, max_bytes, &pem->data, &pem->len, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
     else
         pem->pos = v->pos;
+}
+
+static void read_base64(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+{
+    read_pem(p, f, v, SPEC_MAX_PEM_BYTES);
+}
+
+static void read_ca_base64(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
+{
+    read_pem(p, f, v, SPEC_MAX_CA_BYTES);
 }
 
 static void read_file(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
@@ -333,7 +364,7 @@ static void read_tls(struct spec_reader *p, const struct spec_field *f, const st
         {"keyFile", SPEC_NODE_SCALAR, read_file, AT(key), 0, SPEC_MARK_KEY, "keyBase64"},
         {"minVersion", SPEC_NODE_SCALAR, read_min_version, 0, 0, 0, NULL},
         {"clientCAFile", SPEC_NODE_SCALAR, read_file, AT(tls.client_ca), 0, 0, "tls.clientCABase64"},
-        {"clientCABase64", SPEC_NODE_SCALAR, read_base64, AT(tls.client_ca), 0, 0, "tls.clientCAFile"},
+        {"clientCABase64", SPEC_NODE_SCALAR, read_ca_base64, AT(tls.client_ca), 0, 0, "tls.clientCAFile"},
     };
 
     (void)f;
@@ -346,7 +377,7 @@ static void read_backend_tls(struct spec_reader *p, const struct spec_field *f, 
 {
     static const struct spec_field fields[] = {
         {"caFile", SPEC_NODE_SCALAR, read_file, AT(backend_tls.ca), 0, 0, "backendTLS.caBase64"},
-        {"caBase64", SPEC_NODE_SCALAR, read_base64, AT(backend_tls.ca), 0, 0, "backendTLS.caFile"},
+        {"caBase64", SPEC_NODE_SCALAR, read_ca_base64, AT(backend_tls.ca), 0, 0, "backendTLS.caFile"},
         {"serverName", SPEC_NODE_SCALAR, read_host, AT(backend_tls.server_name), 0, 0, NULL},
         {"insecureSkipVerify", SPEC_NODE_SCALAR, read_bool, AT(backend_tls.insecure_skip_verify), 0, 0, NULL},
     };
@@ -375,7 +406,21 @@ static void read_timeouts(struct spec_reader *p, const struct spec_field *f, con
     static const struct spec_field fields[] = {
         {"connect", SPEC_NODE_SCALAR, read_duration, AT(timeouts.connect_ms), 0, 0, NULL},
         {"handshake", SPEC_NODE_SCALAR, read_duration, AT(timeouts.handshake_ms), 0, 0, NULL},
-        {"idle", SPEC_NODE_SCALAR, read_duration, AT(timeouts.idle_ms), 0, 0, NULL},
+        {"idle", SPEC_NODE_SCALAR, read_duration_or_0, AT(timeouts.idle_ms), 0, 0, NULL},
+        {"maxAge", SPEC_NODE_SCALAR, read_duration_or_0, AT(timeouts.max_age_ms), 0, 0, NULL},
+        {"drain", SPEC_NODE_SCALAR, read_duration_or_0, AT(timeouts.drain_ms), 0, 0, NULL},
+    };
+
+    (void)f;
+    (void)map;
+    spec_reader_fields(p, fields, SPEC_COUNT(fields));
+}
+
+static void read_ping(struct spec_reader *p, const struct spec_field *f, const struct spec_node *map)
+{
+    static const struct spec_field fields[] = {
+        {"interval", SPEC_NODE_SCALAR, read_duration_or_0, AT(ping.interval_ms), 0, 0, NULL},
+        {"timeout", SPEC_NODE_SCALAR, read_duration, AT(ping.timeout_ms), 0, 0, NULL},
     };
 
     (void)f;
@@ -390,6 +435,9 @@ static void read_limits(struct spec_reader *p, const struct spec_field *f, const
          NULL},
         {"backendMaxMessageBytes", SPEC_NODE_SCALAR, read_bytes, AT(limits.backend_max_message_bytes), 0, 0,
          NULL},
+        {"maxConnections", SPEC_NODE_SCALAR, read_count, AT(limits.max_connections), 0, 0, NULL},
+        {"maxConnectionsPerIP", SPEC_NODE_SCALAR, read_count, AT(limits.max_connections_per_ip), 0, 0, NULL},
+        {"handshakesPerSecond", SPEC_NODE_SCALAR, read_count, AT(limits.handshakes_per_second), 0, 0, NULL},
     };
 
     (void)f;
@@ -413,6 +461,7 @@ static const struct spec_field server_fields[] = {
     {"headers", SPEC_NODE_MAP, read_headers, 0, 0, 0, NULL},
     {"trustedProxies", SPEC_NODE_LIST, read_cidrs, 0, 0, 0, NULL},
     {"timeouts", SPEC_NODE_MAP, read_timeouts, 0, 0, 0, NULL},
+    {"ping", SPEC_NODE_MAP, read_ping, 0, 0, 0, NULL},
     {"limits", SPEC_NODE_MAP, read_limits, 0, 0, 0, NULL},
 };
 
@@ -452,16 +501,10 @@ static void problems_keep_kind(struct spec_reader *p, size_t first)
     p->problems->count = kept;
 }
 
-static void read_document(struct spec_reader *p, struct spec *out, unsigned **marks,
-                          const struct spec_node *root)
+static void read_mapping(struct spec_reader *p, const struct spec_node *root)
 {
     size_t first = p->problems->count;
 
-    out->servers = spec_grow(out->servers, out->count, sizeof *out->servers);
-    *marks = spec_grow(*marks, out->count, sizeof **marks);
-    p->s = &out->servers[out->count];
-    server_init(p->s, root->pos);
-    p->bad = 0;
     p->has_kind = p->wrong_kind = false;
     p->field[0] = '\0';
     spec_reader_fields(p, server_fields, SPEC_COUNT(server_fields));
@@ -472,30 +515,44 @@ static void read_document(struct spec_reader *p, struct spec *out, unsigned **ma
     if (!p->has_kind && !(p->bad & SPEC_MARK_KIND))
         spec_problem_add(p->problems, root->pos, NULL, "kind: missing; give kind: WebSocketServer");
     problems_claim(p, first);
+}
+
+static void read_document(struct spec_reader *p, struct spec *out, unsigned **marks,
+                          const struct spec_node *root)
+{
+    out->servers = spec_grow(out->servers, out->count, sizeof *out->servers);
+    *marks = spec_grow(*marks, out->count, sizeof **marks);
+    p->s = &out->servers[out->count];
+    server_init(p->s, root->pos);
+    p->bad = 0;
+    if (!root->refused && root->kind == SPEC_NODE_MAP) {
+        read_mapping(p, root);
+    } else {
+        spec_problem_add(p->problems, root->pos, NULL, "%s",
+                         root->refused
+                             ? root->refused
+                             : "a document must be a mapping, beginning with kind: WebSocketServer");
+        spec_yaml_skip(p->y, root);
+        p->bad = SPEC_MARK_ALL;
+    }
     (*marks)[out->count++] = p->bad;
 }
 
-void spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
-                       struct spec_problems *problems)
+int spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
+                      struct spec_problems *problems)
 {
     struct spec_reader p = {.y = spec_yaml_new(bytes, len, problems), .problems = problems};
     struct spec_node n;
+    bool broken;
 
     *out = (struct spec){0};
     *marks = NULL;
-    while (spec_yaml_next(p.y, &n)) {
-        if (n.kind != SPEC_NODE_DOC || !spec_yaml_next(p.y, &n) || spec_reader_absent(&n))
-            continue;
-        if (n.refused || n.kind != SPEC_NODE_MAP) {
-            spec_problem_add(
-                problems, n.pos, NULL, "%s",
-                n.refused ? n.refused : "a document must be a mapping, beginning with kind: WebSocketServer");
-            spec_yaml_skip(p.y, &n);
-            continue;
-        }
-        read_document(&p, out, marks, &n);
-    }
+    while (spec_yaml_next(p.y, &n))
+        if (n.kind == SPEC_NODE_DOC && spec_yaml_next(p.y, &n) && !spec_reader_absent(&n))
+            read_document(&p, out, marks, &n);
+    broken = spec_yaml_broken(p.y);
     spec_yaml_free(p.y);
+    return broken ? -1 : 0;
 }
 
 int spec_parse(const uint8_t *bytes, size_t len, struct spec *out, struct spec_problems *problems)
@@ -504,7 +561,7 @@ int spec_parse(const uint8_t *bytes, size_t len, struct spec *out, struct spec_p
     struct spec s;
     unsigned *marks;
 
-    spec_parse_marked(bytes, len, &s, &marks, problems);
+    (void)spec_parse_marked(bytes, len, &s, &marks, problems);
     free(marks);
     if (problems->count > before || problems->cut) {
         spec_free(&s);

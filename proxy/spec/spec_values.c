@@ -209,7 +209,8 @@ static bool starts_with(const char *text, size_t len, const char *with)
     return len >= strlen(with) && !memcmp(text, with, strlen(with));
 }
 
-int spec_value_base64(const char *text, size_t len, uint8_t **out, size_t *out_len, struct err *err)
+int spec_value_base64(const char *text, size_t len, size_t max_bytes, uint8_t **out, size_t *out_len,
+                      struct err *err)
 {
     const char *wrong;
     uint8_t *bytes;
@@ -221,12 +222,12 @@ int spec_value_base64(const char *text, size_t len, uint8_t **out, size_t *out_l
     wrong = base64_decode(text, len, bytes, &n);
     if (!wrong && !n)
         wrong = "is empty; give PEM text in base64, or leave the field out";
-    if (!wrong && n > SPEC_MAX_PEM_BYTES)
-        wrong = "is too long; PEM text may have 65536 bytes before base64";
-    if (wrong) {
+    if (wrong || n > max_bytes) {
         explicit_bzero(bytes, n);
         free(bytes);
-        return err_set(err, ERR_INVALID, "%s", wrong);
+        return wrong ? err_set(err, ERR_INVALID, "%s", wrong)
+                     : err_set(err, ERR_INVALID, "is too long; PEM text may have %zu bytes before base64",
+                               max_bytes);
     }
     *out = bytes;
     *out_len = n;

@@ -30,7 +30,8 @@ SPEC_VALUE spec_value_url(const char *text, size_t len, struct spec_url *out, st
 /* A DNS name, IPv4, or IPv6 without brackets; comes out in lower case. */
 SPEC_VALUE spec_value_host(const char *text, size_t len, char **out, struct err *err);
 /* White space inside is passed over; the rest is exact: alphabet, padding, no stray bits. */
-SPEC_VALUE spec_value_base64(const char *text, size_t len, uint8_t **out, size_t *out_len, struct err *err);
+SPEC_VALUE spec_value_base64(const char *text, size_t len, size_t max_bytes, uint8_t **out, size_t *out_len,
+                             struct err *err);
 SPEC_VALUE spec_value_path(const char *text, size_t len, char **out, struct err *err);
 /* scheme://host[:port] as a browser sends it, scheme and host lowered; or "null". */
 SPEC_VALUE spec_value_origin(const char *text, size_t len, char **out, struct err *err);

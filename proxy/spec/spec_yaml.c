@@ -150,7 +150,7 @@ static void scalar(struct spec_yaml *y, struct spec_node *n)
     n->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     n->refused = refusal(e->data.scalar.anchor, e->data.scalar.tag);
     if (n->len > SPEC_MAX_SCALAR && !n->refused)
-        n->refused = "is too long; a value may have 262144 bytes";
+        n->refused = "is too long; a value may have 1572864 bytes";
 }
 
 /* False: an event that is no node. */

@@ -13,7 +13,7 @@
 #include "spec/spec.h"
 
 #define SPEC_YAML_NODES     8192
-#define SPEC_YAML_GAP_BYTES (1024u * 1024)
+#define SPEC_YAML_GAP_BYTES (2048u * 1024)
 
 enum spec_node_kind { SPEC_NODE_DOC = 0, SPEC_NODE_SCALAR, SPEC_NODE_MAP, SPEC_NODE_LIST, SPEC_NODE_END };
 

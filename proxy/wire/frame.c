@@ -25,8 +25,9 @@ enum {
 #define CODE_TOO_BIG 1009
 
 /* What read_header made of the bytes; any other value is the close code of a violation. */
-#define HEADER_WHOLE 0
-#define HEADER_MORE  (-1)
+#define HEADER_WHOLE   0
+#define HEADER_MORE    (-1)
+#define HEADER_SWALLOW (-2) /* a whole Pong that answers our Ping */
 
 struct header {
     uint64_t payload_bytes;
@@ -211,9 +212,24 @@ static int count_control(struct frame_tracker *t, uint64_t now_ms, struct header
     return HEADER_WHOLE;
 }
 
+static bool answers(const struct frame_tracker *t, const uint8_t *bytes, const struct header *h,
+                    const uint8_t *own_ping)
+{
+    static const uint8_t unmasked[MASK_BYTES];
+    const uint8_t *mask = t->from_client ? bytes + h->bytes - MASK_BYTES : unmasked;
+    const uint8_t *payload = bytes + h->bytes;
+
+    if ((h->first & OPCODE) != OP_PONG || !own_ping || h->payload_bytes != FRAME_PING_BYTES)
+        return false;
+    for (size_t i = 0; i < FRAME_PING_BYTES; i++)
+        if ((payload[i] ^ mask[i % MASK_BYTES]) != own_ping[i])
+            return false;
+    return true;
+}
+
 /* A control frame passes whole or not at all: HEADER_WHOLE is said of all its bytes. */
-static int pass_control(struct frame_tracker *t, const uint8_t *bytes, size_t len, uint64_t now_ms,
-                        struct header *h, struct frame_scan *out)
+static int pass_control(struct frame_tracker *t, const uint8_t *bytes, size_t len, const uint8_t *own_ping,
+                        uint64_t now_ms, struct header *h, struct frame_scan *out)
 {
     uint8_t opcode = h->first & OPCODE;
     if (opcode == OP_CLOSE) {
@@ -226,6 +242,8 @@ static int pass_control(struct frame_tracker *t, const uint8_t *bytes, size_t le
     }
     if (len < h->bytes + h->payload_bytes)
         return HEADER_MORE;
+    if (answers(t, bytes, h, own_ping))
+        return HEADER_SWALLOW;
     int result = count_control(t, now_ms, h);
     if (result == HEADER_WHOLE)
         t->messages[opcode == OP_PING ? FRAME_PING : FRAME_PONG]++;
@@ -233,18 +251,23 @@ static int pass_control(struct frame_tracker *t, const uint8_t *bytes, size_t le
 }
 
 /* One header, and with it a whole control frame. Returns how many bytes of it pass: 0 ends the scan. */
-static inline size_t pass_header(struct frame_tracker *t, const uint8_t *bytes, size_t len, uint64_t now_ms,
-                                 struct frame_scan *out)
+static inline size_t pass_header(struct frame_tracker *t, const uint8_t *bytes, size_t len,
+                                 const uint8_t *own_ping, uint64_t now_ms, struct frame_scan *out)
 {
     struct header h;
     bool control = false;
     int result = read_header(t, bytes, len, &h);
     if (result == HEADER_WHOLE && (h.first & OPCODE) >= OP_CLOSE) {
         control = true;
-        result = pass_control(t, bytes, len, now_ms, &h, out);
+        result = pass_control(t, bytes, len, own_ping, now_ms, &h, out);
     }
     if (result == HEADER_MORE)
         return 0;
+    if (result == HEADER_SWALLOW) {
+        out->swallow = true;
+        out->used = h.bytes + FRAME_PING_BYTES;
+        return 0;
+    }
     if (result != HEADER_WHOLE) {
         out->violation = result;
         out->why = h.why;
@@ -274,9 +297,11 @@ static inline size_t pass_short_message(struct frame_tracker *t, const uint8_t *
 }
 
 void frame_scan(struct frame_tracker *t, const uint8_t *bytes, size_t len, bool until_boundary,
-                uint64_t now_ms, struct frame_scan *out)
+                const uint8_t own_ping[FRAME_PING_BYTES], uint64_t now_ms, struct frame_scan *out)
 {
     size_t at = 0; /* bytes[0..at) pass */
+    out->used = 0; /* until the end: of a swallowed Pong */
+    out->swallow = false;
     out->violation = 0;
     out->why = NULL;
     out->close = false;
@@ -299,14 +324,34 @@ void frame_scan(struct frame_tracker *t, const uint8_t *bytes, size_t len, bool 
                 break;
             size_t n = pass_short_message(t, bytes + at, len - at);
             if (n == 0)
-                n = pass_header(t, bytes + at, len - at, now_ms, out);
+                n = pass_header(t, bytes + at, len - at, own_ping, now_ms, out);
             at += n;
             if (n == 0 || t->closed)
                 break;
         }
     }
     out->pass = at;
-    out->used = t->closed ? len : at;
+    out->used = t->closed ? len : at + out->used;
+}
+
+static size_t put_control(uint8_t *out, uint8_t opcode, const uint8_t *payload, size_t len,
+                          const uint8_t mask[4])
+{
+    size_t at = 2;
+    out[0] = FIN | opcode;
+    out[1] = (uint8_t)((mask ? MASKED : 0) | len);
+    if (mask) {
+        memcpy(out + at, mask, MASK_BYTES);
+        at += MASK_BYTES;
+    }
+    for (size_t i = 0; i < len; i++)
+        out[at + i] = mask ? payload[i] ^ mask[i % MASK_BYTES] : payload[i];
+    return at + len;
+}
+
+size_t frame_ping(uint8_t *out, const uint8_t payload[FRAME_PING_BYTES], const uint8_t mask[4])
+{
+    return put_control(out, OP_PING, payload, FRAME_PING_BYTES, mask);
 }
 
 size_t frame_close(uint8_t *out, uint16_t code, const char *reason, const uint8_t mask[4])
@@ -326,15 +371,5 @@ size_t frame_close(uint8_t *out, uint16_t code, const char *reason, const uint8_
             memcpy(payload + 2, reason, reason_len);
         payload_bytes = reason_len + 2;
     }
-
-    size_t at = 2;
-    out[0] = FIN | OP_CLOSE;
-    out[1] = (uint8_t)((mask ? MASKED : 0) | payload_bytes);
-    if (mask) {
-        memcpy(out + at, mask, MASK_BYTES);
-        at += MASK_BYTES;
-    }
-    for (size_t i = 0; i < payload_bytes; i++)
-        out[at + i] = mask ? payload[i] ^ mask[i % MASK_BYTES] : payload[i];
-    return at + payload_bytes;
+    return put_control(out, OP_CLOSE, payload, payload_bytes, mask);
 }

@@ -24,6 +24,7 @@
 #define FRAME_MAX_HELD     (FRAME_MAX_CONTROL - 1)
 #define FRAME_MAX_REASON   123
 #define FRAME_MAX_CONTROLS 1000
+#define FRAME_PING_BYTES   16 /* payload of a Ping of ours */
 
 #define FRAME_CLOSE_NONE 1005 /* a Close without a code; never on the wire */
 
@@ -46,9 +47,11 @@ struct frame_tracker {
 
 struct frame_scan {
     size_t pass; /* bytes that go on */
-    /* Bytes dealt with; those behind it are held. used > pass only behind a Close or a violation: all that is
-     * left is dropped, now and in every later scan. */
+    /* Bytes dealt with; those behind it are held. used > pass only behind a Close or a violation (all that is left is
+     * dropped, now and in every later scan) and with `swallow`. */
     size_t used;
+    bool
+        swallow; /* [pass, used) is the Pong that answers our Ping; what stands behind it is to be scanned again */
     int violation; /* close code for the offender, 0: none */
     const char *why;
     bool close; /* a Close passed in this scan: */
@@ -58,16 +61,20 @@ struct frame_scan {
 };
 
 void frame_init(struct frame_tracker *t, bool from_client, uint8_t rsv_mask, uint64_t max_message_bytes);
-/* `until_boundary`: stop behind the end of the frame that is open, where a frame of ours waits to be put in;
+/* `own_ping`: the payload of a Ping of ours that this side has not answered yet, else NULL. The first Pong with these
+ * bytes ends the scan; it neither passes nor counts.
+ * `until_boundary`: stop behind the end of the frame that is open, where a frame of ours waits to be put in;
  * where no frame is open it can go at once, and the scan takes nothing (pass = used = 0). A violation is
  * reported by one scan, as soon as its deciding byte is there; what stands before it still passes. */
 void frame_scan(struct frame_tracker *t, const uint8_t *bytes, size_t len, bool until_boundary,
-                uint64_t now_ms, struct frame_scan *out);
+                const uint8_t own_ping[FRAME_PING_BYTES], uint64_t now_ms, struct frame_scan *out);
 bool frame_at_boundary(const struct frame_tracker *t);
 
 /* A Close frame of ours into out[FRAME_MAX_CONTROL]; masked with `mask` unless NULL (frames to a client). The
  * reason is cut to FRAME_MAX_REASON bytes. Returns its length. */
 size_t frame_close(uint8_t *out, uint16_t code, const char *reason, const uint8_t mask[4]);
+/* The same for a Ping of FRAME_PING_BYTES. */
+size_t frame_ping(uint8_t *out, const uint8_t payload[FRAME_PING_BYTES], const uint8_t mask[4]);
 /* May this code stand in a Close frame? */
 bool frame_code_valid(unsigned code);
 

@@ -351,6 +351,82 @@ struct verdict request_check(const struct head *h, const uint8_t *bytes, const s
     return check_origin(h, bytes, &server->allowed_origins, out);
 }
 
+bool request_trusts(const struct spec_server *server, const struct in6_addr *addr)
+{
+    size_t i;
+
+    for (i = 0; i < server->trusted_proxy_count; i++) {
+        const struct spec_cidr *c = &server->trusted_proxies[i];
+        size_t whole = c->bits / 8, rest = c->bits % 8;
+
+        if (memcmp(c->addr, addr->s6_addr, whole) == 0 &&
+            (!rest || (c->addr[whole] ^ addr->s6_addr[whole]) >> (8 - rest) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* a.b.c.d, a.b.c.d:port, v6, [v6], [v6]:port */
+static bool forwarded_addr(const uint8_t *p, size_t len, struct in6_addr *out)
+{
+    char text[INET6_ADDRSTRLEN + sizeof(":65535")];
+    char *host = text, *end;
+
+    if (!len || len >= sizeof(text))
+        return false;
+    memcpy(text, p, len);
+    text[len] = '\0';
+    if (*text == '[') {
+        host++;
+        end = strchr(host, ']');
+        if (!end || (end[1] && end[1] != ':'))
+            return false;
+        *end = '\0';
+    } else if ((end = strchr(text, ':')) && !strchr(end + 1, ':')) {
+        *end = '\0';
+    }
+    if (inet_pton(AF_INET6, host, out) == 1)
+        return true;
+    memset(out, 0, sizeof(*out));
+    out->s6_addr[10] = out->s6_addr[11] = 0xFF;
+    return inet_pton(AF_INET, host, out->s6_addr + 12) == 1;
+}
+
+/* The last element of what is left of a list, which then ends in front of it. Empty ones count for nothing. */
+static bool list_last(const uint8_t *bytes, struct head_slice *rest, struct head_slice *item)
+{
+    size_t from, end = rest->off + rest->len;
+
+    while (end > rest->off && (bytes[end - 1] == ',' || bytes[end - 1] == ' ' || bytes[end - 1] == '\t'))
+        end--;
+    for (from = end; from > rest->off && bytes[from - 1] != ','; from--)
+        ;
+    rest->len = (uint16_t)(from - rest->off);
+    from = space_end(bytes, from, end);
+    *item = (struct head_slice){(uint16_t)from, (uint16_t)(end - from)};
+    return item->len > 0;
+}
+
+struct in6_addr request_client(const struct head *h, const uint8_t *bytes, const struct spec_server *server,
+                               const struct in6_addr *peer)
+{
+    struct in6_addr client = *peer, before;
+    struct head_slice rest, item;
+    size_t i;
+
+    for (i = h->field_count; i-- > 0;) {
+        if (!head_slice_is_icase(h->fields[i].name, bytes, "X-Forwarded-For"))
+            continue;
+        rest = h->fields[i].value;
+        while (request_trusts(server, &client) && list_last(bytes, &rest, &item)) {
+            if (!forwarded_addr(bytes + item.off, item.len, &before))
+                return client;
+            client = before;
+        }
+    }
+    return client;
+}
+
 /* Case folded and '_' taken for '-', as CGI-like backends read names: X_Forwarded_For must not pass for ours. */
 static uint8_t fold_name(uint8_t c)
 {

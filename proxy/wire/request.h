@@ -12,6 +12,8 @@
 #include "spec/spec.h"
 #include "wire/head.h"
 
+#include <netinet/in.h>
+
 struct verdict {
     int status;      /* 0: good */
     const char *why; /* "Sec-WebSocket-Key must be 24 base64 characters" */
@@ -52,6 +54,13 @@ __attribute__((warn_unused_result)) int request_forward(const struct head *h, co
                                                         const struct request *r,
                                                         const struct spec_server *server,
                                                         const struct request_via *via, struct buf *out);
+/* Is this address (IPv4 as ::ffff:a.b.c.d) in trustedProxies? */
+bool request_trusts(const struct spec_server *server, const struct in6_addr *addr);
+/* Whose request it is: `peer`, or, when trustedProxies hold that, the last address of X-Forwarded-For that they do not
+ * hold (the first one when they hold them all). An element that is no address ends the search: who stands behind it
+ * is the client then. Ports behind addresses are skipped. */
+struct in6_addr request_client(const struct head *h, const uint8_t *bytes, const struct spec_server *server,
+                               const struct in6_addr *peer);
 /* Tokens; extensions with their parameters checked by the grammar of RFC 6455 9.1. False: not a list of 1 to
  * HEAD_MAX_ITEMS of them. No such field: true, none. */
 bool offer_protocols(const struct head *h, const uint8_t *bytes, struct offer *out);

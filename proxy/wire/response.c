@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ACCEPT_LEN       28 /* base64 of a SHA-1 */
@@ -411,21 +412,24 @@ const char *answer_reason(int status)
     }
 }
 
-int answer_emit(int status, const char *why, struct buf *out)
+int answer_emit(int status, unsigned retry_after_s, const char *why, struct buf *out)
 {
     const char *extra = "";
+    char retry[40] = "";
 
     if (status == 426)
         extra = "Sec-WebSocket-Version: 13\r\n";
     else if (status == 405)
         extra = "Allow: GET\r\n";
+    if (retry_after_s)
+        snprintf(retry, sizeof(retry), "Retry-After: %u\r\n", retry_after_s);
     return buf_addf(out,
                     "HTTP/1.1 %d %s\r\n"
-                    "%s%s"
+                    "%s%s%s"
                     "Content-Type: text/plain; charset=utf-8\r\n"
                     "Content-Length: %zu\r\n"
                     "\r\n"
                     "%s\n",
                     status, answer_reason(status), status == 426 ? CLOSE_FIELDS_426 : CLOSE_FIELDS, extra,
-                    strlen(why) + 1, why);
+                    retry, strlen(why) + 1, why);
 }

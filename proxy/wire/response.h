@@ -63,8 +63,10 @@ __attribute__((warn_unused_result)) int response_forward_final(const struct head
 size_t body_feed(struct body *b, const uint8_t *bytes, size_t len);
 
 /* An answer of our own: text/plain body `why`, Connection: close, Content-Length; 426 also carries
- * `Upgrade: websocket` (and its connection option: RFC 9110 7.8) and `Sec-WebSocket-Version: 13`; 405 `Allow: GET`. */
-__attribute__((warn_unused_result)) int answer_emit(int status, const char *why, struct buf *out);
+ * `Upgrade: websocket` (and its connection option: RFC 9110 7.8) and `Sec-WebSocket-Version: 13`; 405 `Allow: GET`;
+ * any of them Retry-After, unless retry_after_s is 0. */
+__attribute__((warn_unused_result)) int answer_emit(int status, unsigned retry_after_s, const char *why,
+                                                    struct buf *out);
 const char *answer_reason(int status);
 
 #endif

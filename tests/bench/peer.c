@@ -121,6 +121,8 @@ void peer_plan_done(struct peer_plan *plan)
 
 static int arm(struct peer *p, struct peer_plan *plan, uint32_t events)
 {
+    if (p->deaf)
+        events = (events & ~(uint32_t)EPOLLIN) | EPOLLRDHUP;
     struct epoll_event e = {.events = events, .data.ptr = p};
 
     if (events == p->armed)
@@ -152,7 +154,11 @@ void peer_end(struct peer *p)
         close(p->fd);
     p->fd = -1;
     free(p->head);
+    free(p->answer.data);
+    free(p->control);
     p->head = NULL;
+    p->answer = (struct peer_bytes){0};
+    p->control = NULL;
     p->state = PEER_FREE;
 }
 
@@ -186,6 +192,20 @@ static ssize_t put(const struct peer *p, const uint8_t *bytes, size_t len)
     return n < 0 && errno == EAGAIN ? AGAIN : n;
 }
 
+static int flush_answer(struct peer *p, struct peer_plan *plan)
+{
+    while (p->answer_pos < p->answer.len) {
+        const ssize_t n = put(p, p->answer.data + p->answer_pos, p->answer.len - p->answer_pos);
+        if (n == AGAIN)
+            return arm(p, plan, EPOLLIN | EPOLLOUT);
+        if (n <= 0)
+            return fail(plan, "a write failed");
+        p->answer_pos += (size_t)n;
+    }
+    p->answer.len = p->answer_pos = 0;
+    return arm(p, plan, EPOLLIN);
+}
+
 static int flush(struct peer *p, struct peer_plan *plan)
 {
     while (p->out_left) {
@@ -199,13 +219,43 @@ static int flush(struct peer *p, struct peer_plan *plan)
         p->out_left -= (uint64_t)n;
         p->out_pos = (p->out_pos + (size_t)n) % p->out->len;
     }
-    return arm(p, plan, EPOLLIN);
+    return p->answer.len ? flush_answer(p, plan) : arm(p, plan, EPOLLIN);
 }
 
 static void out_set(struct peer *p, const struct peer_bytes *bytes)
 {
     p->out = bytes;
     p->out_pos = 0;
+}
+
+int peer_answer(struct peer *p, struct peer_plan *plan, unsigned opcode, const uint8_t *payload, size_t len)
+{
+    if (p->answer_pos)
+        return 0; /* half of the one before is out: this one is left out, as a Pong may be */
+    if (!p->answer.data)
+        p->answer.data = take(PEER_CONTROL_BYTES + MASK_BYTES);
+    uint8_t *out = p->answer.data;
+
+    out[0] = (uint8_t)(0x80 | opcode);
+    out[1] = (uint8_t)(0x80 | len);
+    memcpy(out + 2, mask_key, MASK_BYTES);
+    for (size_t i = 0; i < len; i++)
+        out[2 + MASK_BYTES + i] = payload[i] ^ mask_key[i % MASK_BYTES];
+    p->answer.len = 2 + MASK_BYTES + len;
+    return flush(p, plan);
+}
+
+int peer_send_half(struct peer *p, struct peer_plan *plan)
+{
+    p->out_left += plan->frame_bytes / 2;
+    return flush(p, plan);
+}
+
+int peer_go_deaf(struct peer *p, struct peer_plan *plan)
+{
+    p->deaf = true;
+    p->out_left = UINT64_MAX;
+    return flush(p, plan);
 }
 
 int peer_send(struct peer *p, struct peer_plan *plan, unsigned messages)
@@ -285,12 +335,47 @@ static int head_bytes(struct peer *p, struct peer_plan *plan, size_t len)
     return 0;
 }
 
-/* chunk[0..len) must be the next bytes of the echoes, that repeat. */
+/* Takes bytes of a control frame; returns how many, -1 when it is none that may come here. */
+static ssize_t control_bytes(struct peer *p, struct peer_plan *plan, const uint8_t *bytes, size_t len)
+{
+    size_t used = 0;
+
+    if (!p->control)
+        p->control = take(PEER_CONTROL_BYTES);
+    while (used < len && (p->control_len < 2 || p->control_len < 2u + p->control[1])) {
+        p->control[p->control_len++] = bytes[used++];
+        const unsigned opcode = p->control[0] & 0x7f;
+        if (!(p->control[0] & 0x80) || opcode < PEER_OP_CLOSE || opcode > PEER_OP_PONG ||
+            (p->control_len > 1 && p->control[1] > PEER_CONTROL_BYTES - 2))
+            return fail(plan, "neither an echo nor a control frame came");
+    }
+    if (p->control_len < 2 || p->control_len < 2u + p->control[1])
+        return (ssize_t)used;
+    uint8_t *frame = p->control;
+    p->control = NULL;
+    p->control_len = 0;
+    if ((frame[0] & 0x0f) == PEER_OP_CLOSE)
+        p->state = PEER_CLOSED;
+    plan->on_control(plan->arg, p, frame[0] & 0x0f, frame + 2, frame[1]);
+    free(frame);
+    return (ssize_t)used;
+}
+
+/* chunk[0..len) must be the next bytes of the echoes, that repeat; control frames may stand between them. */
 static int echo_bytes(struct peer *p, struct peer_plan *plan, size_t len, unsigned *echoes)
 {
-    const size_t period = plan->echoes.len;
+    const size_t period = plan->on_control ? plan->echo_bytes : plan->echoes.len;
 
     for (size_t at = 0; at < len;) {
+        if (p->state == PEER_CLOSED)
+            return fail(plan, "bytes after a Close");
+        if (plan->on_control && (p->control || (p->in_pos == 0 && chunk[at] != plan->echoes.data[0]))) {
+            const ssize_t used = control_bytes(p, plan, chunk + at, len - at);
+            if (used < 0)
+                return -1;
+            at += (size_t)used;
+            continue;
+        }
         const size_t to_end = period - p->in_pos;
         const size_t n = len - at < to_end ? len - at : to_end;
         if (memcmp(chunk + at, plan->echoes.data + p->in_pos, n) != 0)
@@ -312,7 +397,7 @@ static int close_bytes(struct peer *p, struct peer_plan *plan, size_t len)
 
 static int ended(struct peer *p, struct peer_plan *plan)
 {
-    if (p->state != PEER_CLOSING || p->in_pos != plan->close_echo.len)
+    if (p->state != PEER_CLOSED && (p->state != PEER_CLOSING || p->in_pos != plan->close_echo.len))
         return fail(plan, "the connection ended early");
     p->state = PEER_DONE;
     return 0;
@@ -331,7 +416,7 @@ static int read_all(struct peer *p, struct peer_plan *plan, unsigned *echoes)
             return ended(p, plan);
         if (p->state == PEER_HEAD)
             r = head_bytes(p, plan, (size_t)n);
-        else if (p->state == PEER_OPEN)
+        else if (p->state == PEER_OPEN || p->state == PEER_CLOSED)
             r = echo_bytes(p, plan, (size_t)n, echoes);
         else
             r = close_bytes(p, plan, (size_t)n);
@@ -348,6 +433,8 @@ int peer_handle(struct peer *p, struct peer_plan *plan, uint32_t events, unsigne
         return connected(p, plan);
     if (p->state == PEER_TLS)
         return tls_step(p, plan);
+    if (p->deaf && events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+        return fail(plan, "the connection ended early");
     if (events & EPOLLOUT && flush(p, plan))
         return -1;
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))

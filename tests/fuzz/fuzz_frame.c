@@ -1,6 +1,6 @@
 /* fuzz_frame.c - the frame tracker against a second parser, which keeps the whole stream and decides frame by
  * frame in the dullest way. Input: 4 bytes (see struct setup), then the stream. Both must agree, after every
- * chunk while the stream is short, on the bytes passed, violation, Close, counts and boundary. */
+ * chunk while the stream is short, on the bytes passed and swallowed, violation, Close, counts and boundary. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +26,7 @@ struct setup {
     bool from_client;
     uint8_t rsv_mask;
     uint64_t max_message_bytes;
+    bool pinged;         /* a Ping of ours, of zeros, is out */
     bool flooded;        /* the stream begins with nearly as many Pings as a second may have */
     uint32_t chunk_seed; /* 0: in one piece, 1: byte by byte, else pieces of pseudo-random size */
     uint64_t ms_a_byte;
@@ -33,6 +34,7 @@ struct setup {
 
 struct outcome {
     size_t passed;
+    size_t swallowed, swallowed_at;
     int violation;
     bool closed;
     unsigned close_code;
@@ -55,6 +57,7 @@ static struct setup read_setup(const uint8_t *data)
         .from_client = data[0] & 1,
         .rsv_mask = masks[data[0] >> 1 & 3],
         .flooded = data[0] >> 3 & 1,
+        .pinged = data[0] >> 4 & 1,
         .max_message_bytes = limits[data[1] % (sizeof limits / sizeof limits[0])],
         .chunk_seed = data[2],
         .ms_a_byte = paces[data[3] % 4],
@@ -146,6 +149,16 @@ static int dull_header(const struct setup *s, const uint8_t *f, size_t have, boo
     return dull_code_good(d->code) ? 0 : 1002;
 }
 
+static bool dull_is_our_pong(const struct setup *s, const struct dull_frame *d, const uint8_t *f)
+{
+    if (!s->pinged || d->opcode != 10 || d->len != FRAME_PING_BYTES)
+        return false;
+    for (size_t i = 0; i < FRAME_PING_BYTES; i++)
+        if (f[d->head + i] != (d->key ? d->key[i % 4] : 0))
+            return false;
+    return true;
+}
+
 static struct outcome dull(const struct setup *s, size_t n)
 {
     struct outcome o = {.at_boundary = true};
@@ -154,15 +167,21 @@ static struct outcome dull(const struct setup *s, size_t n)
     wide sum = 0;
     uint64_t second = 0;
     unsigned in_second = 0;
+    size_t at = 0;
 
-    while (o.passed < n && !o.closed) {
-        const uint8_t *f = stream + o.passed;
-        o.violation = dull_header(s, f, n - o.passed, open_message, sum, &d);
+    for (; at < n && !o.closed; at = o.passed + o.swallowed) {
+        const uint8_t *f = stream + at;
+        o.violation = dull_header(s, f, n - at, open_message, sum, &d);
         if (o.violation || !d.whole_header)
             break;
-        wide end = o.passed + (d.head + d.len);
+        wide end = at + (d.head + d.len);
         if (!d.data && end > n)
             break;
+        if (!o.swallowed && dull_is_our_pong(s, &d, f)) {
+            o.swallowed_at = at;
+            o.swallowed = d.head + FRAME_PING_BYTES;
+            continue;
+        }
         if (d.data) {
             text = d.opcode == 0 ? text : d.opcode == 1;
             open_message = !d.fin;
@@ -187,7 +206,7 @@ static struct outcome dull(const struct setup *s, size_t n)
             }
             o.counts[d.opcode == 9 ? FRAME_PING : FRAME_PONG]++;
         }
-        o.passed = end > n ? n : (size_t)end;
+        o.passed = (end > n ? n : (size_t)end) - o.swallowed;
     }
     return o;
 }
@@ -198,27 +217,36 @@ struct feeder {
     struct frame_tracker tracker;
     struct outcome o;
     size_t used;
+    bool pinged;
 };
 
-static void one_scan(struct feeder *f, size_t end, bool until_boundary, uint64_t now_ms)
+/* true: to be scanned again, for our Pong has been taken out. */
+static bool one_scan(struct feeder *f, size_t end, bool until_boundary, uint64_t now_ms)
 {
     struct frame_scan scan;
     bool was_open = !frame_at_boundary(&f->tracker), was_closed = f->tracker.closed;
     size_t len = end - f->used;
     uint8_t *bytes = edge + sizeof edge - len;
     memcpy(bytes, stream + f->used, len);
-    frame_scan(&f->tracker, bytes, len, until_boundary, now_ms, &scan);
+    static const uint8_t zeros[FRAME_PING_BYTES];
+    frame_scan(&f->tracker, bytes, len, until_boundary, f->pinged ? zeros : NULL, now_ms, &scan);
 
     MUST(scan.pass <= scan.used && scan.used <= len);
-    MUST(scan.pass == 0 || f->o.passed == f->used);
-    MUST(scan.pass == scan.used || f->tracker.closed);
+    MUST(scan.pass == 0 || f->o.passed + f->o.swallowed == f->used);
+    MUST(scan.pass == scan.used || f->tracker.closed || scan.swallow);
+    MUST(!scan.swallow || (f->pinged && !until_boundary && !scan.violation && !scan.close));
     MUST(!scan.violation || scan.why);
     MUST(!was_closed || (scan.pass == 0 && scan.used == len && !scan.violation && !scan.close));
     if (until_boundary && !was_closed) {
         MUST(was_open || scan.used == 0);
         MUST(scan.used <= len && !scan.violation && !scan.close);
     } else {
-        MUST(len - scan.used <= FRAME_MAX_HELD);
+        MUST(scan.swallow || len - scan.used <= FRAME_MAX_HELD);
+    }
+    if (scan.swallow) {
+        f->pinged = false;
+        f->o.swallowed_at = f->used + scan.pass;
+        f->o.swallowed = scan.used - scan.pass;
     }
     f->o.passed += scan.pass;
     f->used += scan.used;
@@ -230,12 +258,14 @@ static void one_scan(struct feeder *f, size_t end, bool until_boundary, uint64_t
         f->o.reason_len = scan.close_reason_len;
         memcpy(f->o.reason, scan.close_reason, scan.close_reason_len);
     }
+    return scan.swallow;
 }
 
 static void compare(const struct feeder *f, const struct setup *s, size_t n)
 {
     struct outcome want = dull(s, n);
     MUST(f->o.passed == want.passed);
+    MUST(f->o.swallowed == want.swallowed && f->o.swallowed_at == want.swallowed_at);
     MUST(f->o.violation == want.violation);
     MUST(f->o.closed == want.closed);
     if (want.closed) {
@@ -272,7 +302,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         return 0;
     struct setup s = read_setup(data);
     size_t n = fill_stream(&s, data + SETUP_BYTES, len - SETUP_BYTES);
-    struct feeder f = {0};
+    struct feeder f = {.pinged = s.pinged};
     frame_init(&f.tracker, s.from_client, s.rsv_mask, s.max_message_bytes);
 
     uint32_t random = s.chunk_seed;
@@ -293,7 +323,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         end += chunk;
         if (until_boundary)
             one_scan(&f, end, true, now_ms);
-        one_scan(&f, end, false, now_ms);
+        while (one_scan(&f, end, false, now_ms))
+            ;
         if (n <= MAX_EVERY_STEP)
             compare(&f, &s, end);
     }

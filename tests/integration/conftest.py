@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from support.certs import Certs
-from support.proxy import BINARY, Proxy, is_sanitized
+from support.proxy import BINARY, Proxy, free_port, is_sanitized, serving_flags
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +21,24 @@ def sanitized():
 
 
 @contextlib.contextmanager
-def _starter(folder):
+def starter(folder):
     started = []
 
-    def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0):
+    def start(spec_text, *, args=(), wrap=(), env=None, log_level="debug", timeout=10.0, run_dir=None, admin=False):
         assert os.path.exists(BINARY), f"{BINARY} is not built"
         path = folder / f"spec{len(started)}.yaml"
-        path.write_text(spec_text)
-        command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args]
-        proxy = Proxy(command, env)
+        if spec_text is not None:
+            path.write_text(spec_text)
+        args, admin_port = list(args), free_port() if admin else None
+        if run_dir:
+            args += ["--run-dir", str(run_dir)]
+        if admin:
+            args += ["--admin", f"127.0.0.1:{admin_port}"]
+        command = [*wrap, BINARY, "--config", str(path), "--log-level", log_level, *args, *serving_flags(args)]
+        proxy = Proxy(command, env, config=path, run_dir=run_dir, admin_port=admin_port)
         started.append(proxy)
+        if not timeout:
+            return proxy
         try:
             proxy.wait_log(event="ready", timeout=timeout)
         except AssertionError:
@@ -50,15 +58,24 @@ def _starter(folder):
 
 @pytest.fixture
 def start_proxy(tmp_path):
-    """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10) -> Proxy, ready.
+    """start_proxy(spec_text, args=(), wrap=(), env=None, log_level="debug", timeout=10, run_dir=None, admin=False)
+    -> Proxy, ready; with timeout=0 as soon as it is started.
 
-    wrap: words in front of the binary's path (prlimit ...); the process must stay the same by exec."""
-    with _starter(tmp_path) as start:
+    spec_text: None for no file at all. wrap: words in front of the binary's path (prlimit ...); the process must stay the
+    same by exec. run_dir: a folder for --run-dir. admin: an admin port, for Proxy.metrics()."""
+    with starter(tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def start_module_proxy(tmp_path_factory):
     """The same for a proxy that all tests of a module share."""
-    with _starter(tmp_path_factory.mktemp("proxy")) as start:
+    with starter(tmp_path_factory.mktemp("proxy")) as start:
         yield start
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path

@@ -62,7 +62,7 @@ static size_t from_hex(const char *hex, uint8_t *out)
 static void feed(struct frame_tracker *t, const uint8_t *stream, size_t *used, size_t end, struct outcome *o)
 {
     struct frame_scan scan;
-    frame_scan(t, stream + *used, end - *used, false, 0, &scan);
+    frame_scan(t, stream + *used, end - *used, false, NULL, 0, &scan);
     o->received = end;
     assert_true(scan.pass <= scan.used);
     assert_true(scan.used <= end - *used);
@@ -355,22 +355,22 @@ static void scan_for_an_injection_stops_at_the_end_of_the_open_frame(void **stat
 
     (void)state;
     frame_init(&t, BACKEND, 0, 0);
-    frame_scan(&t, stream, len, true, 0, &scan); /* nothing open: ours goes first */
+    frame_scan(&t, stream, len, true, NULL, 0, &scan); /* nothing open: ours goes first */
     assert_int_equal(scan.pass, 0);
     assert_int_equal(scan.used, 0);
 
-    frame_scan(&t, stream, 3, false, 0, &scan);
+    frame_scan(&t, stream, 3, false, NULL, 0, &scan);
     assert_int_equal(scan.pass, 3);
     assert_false(frame_at_boundary(&t));
-    frame_scan(&t, stream + 3, 2, true, 0, &scan); /* not there yet */
+    frame_scan(&t, stream + 3, 2, true, NULL, 0, &scan); /* not there yet */
     assert_int_equal(scan.pass, 2);
     assert_false(frame_at_boundary(&t));
-    frame_scan(&t, stream + 5, len - 5, true, 0, &scan); /* between fragments is a boundary */
+    frame_scan(&t, stream + 5, len - 5, true, NULL, 0, &scan); /* between fragments is a boundary */
     assert_int_equal(scan.pass, 1);
     assert_int_equal(scan.used, 1);
     assert_true(frame_at_boundary(&t));
 
-    frame_scan(&t, stream + 6, len - 6, false, 0, &scan);
+    frame_scan(&t, stream + 6, len - 6, false, NULL, 0, &scan);
     assert_int_equal(scan.pass, len - 6);
     assert_int_equal(t.messages[FRAME_TEXT], 2);
 }
@@ -385,11 +385,11 @@ static void held_header_leaves_the_boundary_open(void **state)
 
     (void)state;
     frame_init(&t, BACKEND, 0, 0);
-    frame_scan(&t, stream, len - 1, false, 0, &scan);
+    frame_scan(&t, stream, len - 1, false, NULL, 0, &scan);
     assert_int_equal(scan.pass, 3);
     assert_int_equal(scan.used, 3);
     assert_true(frame_at_boundary(&t));
-    frame_scan(&t, stream + 3, 1, true, 0, &scan);
+    frame_scan(&t, stream + 3, 1, true, NULL, 0, &scan);
     assert_int_equal(scan.used, 0);
 }
 
@@ -402,14 +402,14 @@ static void flood_of_empty_fragments_changes_nothing(void **state)
 
     (void)state;
     frame_init(&t, BACKEND, 0, 1);
-    frame_scan(&t, first, 2, false, 0, &scan);
+    frame_scan(&t, first, 2, false, NULL, 0, &scan);
     before = t;
     for (int i = 0; i < 1000000; i++) {
-        frame_scan(&t, empty, 2, false, 0, &scan);
+        frame_scan(&t, empty, 2, false, NULL, 0, &scan);
         assert_true(scan.pass == 2 && !scan.violation);
     }
     assert_memory_equal(&t, &before, sizeof t);
-    frame_scan(&t, last, 2, false, 0, &scan);
+    frame_scan(&t, last, 2, false, NULL, 0, &scan);
     assert_int_equal(t.messages[FRAME_TEXT], 1);
 }
 
@@ -423,7 +423,7 @@ static void sum_of_a_message_saturates(void **state)
     frame_init(&t, BACKEND, 0, 0);
     (void)from_hex("02 7f 7fffffffffffffff", header);
     for (int i = 0; i < 4; i++) {
-        frame_scan(&t, header, 10, false, 0, &scan);
+        frame_scan(&t, header, 10, false, NULL, 0, &scan);
         assert_int_equal(scan.pass, 10);
         assert_true(t.payload_left == INT64_MAX);
         t.payload_left = 0; /* as if 2^63-1 bytes had passed */
@@ -445,25 +445,25 @@ static void control_frames_have_a_rate(void **state)
     frame_init(&t, BACKEND, 0, 0);
     for (uint64_t second = 7; second < 9; second++) { /* each second anew */
         for (int i = 0; i < FRAME_MAX_CONTROLS; i++) {
-            frame_scan(&t, i % 2 ? ping : pong, 2, false, second * 1000 + (uint64_t)(i % 1000), &scan);
+            frame_scan(&t, i % 2 ? ping : pong, 2, false, NULL, second * 1000 + (uint64_t)(i % 1000), &scan);
             assert_int_equal(scan.pass, 2);
         }
     }
-    frame_scan(&t, text, 2, false, 8999, &scan);
+    frame_scan(&t, text, 2, false, NULL, 8999, &scan);
     assert_int_equal(scan.pass, 2);
     full = t;
-    frame_scan(&t, close, 2, false, 8999, &scan); /* a Close ends the flood, it is no part of it */
+    frame_scan(&t, close, 2, false, NULL, 8999, &scan); /* a Close ends the flood, it is no part of it */
     assert_int_equal(scan.violation, 0);
     assert_true(scan.close);
 
     t = full;
-    frame_scan(&t, ping, 1, false, 8999, &scan);
+    frame_scan(&t, ping, 1, false, NULL, 8999, &scan);
     assert_int_equal(scan.violation, 0);
-    frame_scan(&t, ping, 2, false, 8999, &scan);
+    frame_scan(&t, ping, 2, false, NULL, 8999, &scan);
     assert_int_equal(scan.violation, 1008);
     assert_int_equal(scan.pass, 0);
     assert_int_equal(t.messages[FRAME_PING] + t.messages[FRAME_PONG], 2 * FRAME_MAX_CONTROLS);
-    frame_scan(&t, text, 2, false, 9000, &scan); /* the next second forgives nothing */
+    frame_scan(&t, text, 2, false, NULL, 9000, &scan); /* the next second forgives nothing */
     assert_int_equal(scan.pass, 0);
     assert_int_equal(scan.used, 2);
 }

@@ -1,6 +1,7 @@
 /* The opening handshake: which requests are one, what each other is told, and what the backend gets to see. */
 #include "wire/request.h"
 
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -26,6 +27,14 @@ static void parse(struct head *h, const char *text)
     head_init(h, HEAD_REQUEST);
     if (head_parse(h, (const uint8_t *)text, strlen(text)) != HEAD_DONE)
         fail_msg("`%s` does not parse: %s", text, h->why ? h->why : "incomplete");
+}
+
+static struct in6_addr ip(const char *text)
+{
+    struct in6_addr addr = {.s6_addr = {[10] = 0xFF, [11] = 0xFF}};
+
+    assert_true(inet_pton(AF_INET6, text, &addr) == 1 || inet_pton(AF_INET, text, addr.s6_addr + 12) == 1);
+    return addr;
 }
 
 struct check_case {
@@ -461,6 +470,60 @@ static void refusals_still_say_host_and_path(void **state)
     assert_true(head_slice_is(r.path, bytes, "/b"));
 }
 
+/* X-Forwarded-For of a request from `peer`, and whose it is with 10.0.0.0/8, 192.0.2.128/25 and fd00::/9 trusted. */
+static void the_client_is_the_last_address_that_is_not_trusted(void **state)
+{
+    static struct spec_cidr trusted[] = {
+        {.addr = {[10] = 0xFF, [11] = 0xFF, [12] = 10}, .bits = 104},
+        {.addr = {[10] = 0xFF, [11] = 0xFF, [12] = 192, [13] = 0, [14] = 2, [15] = 128}, .bits = 121},
+        {.addr = {0xFD, 0}, .bits = 9},
+    };
+    static const struct {
+        const char *fields, *peer, *client;
+    } cases[] = {
+        {"X-Forwarded-For: 203.0.113.7\r\n", "198.51.100.1", "198.51.100.1"},
+        {"", "10.1.1.1", "10.1.1.1"},
+        {"X-Forwarded-For: 203.0.113.7\r\n", "10.1.1.1", "203.0.113.7"},
+        {"x-forwarded-for: 203.0.113.7\r\n", "fd7f::1", "203.0.113.7"},
+        {"X-Forwarded-For: 203.0.113.7\r\n", "fd80::1", "fd80::1"},
+        {"X-Forwarded-For: 203.0.113.7\r\n", "192.0.2.128", "203.0.113.7"},
+        {"X-Forwarded-For: 203.0.113.7\r\n", "192.0.2.127", "192.0.2.127"},
+        {"X-Forwarded-For: 203.0.113.6, 203.0.113.7\r\n", "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For: 203.0.113.7 ,10.2.2.2,\t10.3.3.3\r\n", "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For: 203.0.113.6\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-For: 10.2.2.2\r\n",
+         "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For: 10.2.2.2, 10.3.3.3\r\n", "10.1.1.1", "10.2.2.2"},
+        {"X-Forwarded-For: ,, 203.0.113.7,\t, ,\r\n", "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For:\r\nX-Forwarded-For: ,\r\n", "10.1.1.1", "10.1.1.1"},
+        {"X-Forwarded-For: 203.0.113.7:4711\r\n", "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For: 2001:db8::7\r\n", "10.1.1.1", "2001:db8::7"},
+        {"X-Forwarded-For: [2001:db8::7]\r\n", "10.1.1.1", "2001:db8::7"},
+        {"X-Forwarded-For: [2001:db8::7]:4711\r\n", "10.1.1.1", "2001:db8::7"},
+        {"X-Forwarded-For: ::ffff:203.0.113.7\r\n", "10.1.1.1", "203.0.113.7"},
+        {"X-Forwarded-For: 203.0.113.7, unknown, 10.2.2.2\r\n", "10.1.1.1", "10.2.2.2"},
+        {"X-Forwarded-For: 203.0.113.7, [10.2.2.2\r\n", "10.1.1.1", "10.1.1.1"},
+        {"X-Forwarded-For: 203.0.113.7, [2001:db8::7]x\r\n", "10.1.1.1", "10.1.1.1"},
+        {"X-Forwarded-For: 203.0.113.7, 1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb:cccc:dddd\r\n",
+         "10.1.1.1", "10.1.1.1"},
+        {"X_Forwarded_For: 203.0.113.7\r\nX-Forwarded-Host: 203.0.113.8\r\n", "10.1.1.1", "10.1.1.1"},
+    };
+    struct spec_server server = {.trusted_proxies = trusted, .trusted_proxy_count = 3};
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct in6_addr peer = ip(cases[i].peer), want = ip(cases[i].client), got;
+        char text[1024];
+        struct head h;
+
+        snprintf(text, sizeof(text), GOOD "%s\r\n", cases[i].fields);
+        parse(&h, text);
+        got = request_client(&h, (const uint8_t *)text, &server, &peer);
+        if (memcmp(&got, &want, sizeof(got)))
+            fail_msg("`%s` from %s is not %s", cases[i].fields, cases[i].peer, cases[i].client);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -479,6 +542,7 @@ int main(void)
         cmocka_unit_test(the_spec_sets_removes_and_hides_the_host),
         cmocka_unit_test(a_full_buffer_is_said),
         cmocka_unit_test(refusals_still_say_host_and_path),
+        cmocka_unit_test(the_client_is_the_last_address_that_is_not_trusted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -411,15 +411,22 @@ static void our_own_answers_say_why(void **state)
 {
     static const struct {
         int status;
+        unsigned retry_after_s;
         const char *want;
     } cases[] = {
-        {400, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
-              "Content-Length: 4\r\n\r\nwhy\n"},
-        {405, "HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\nAllow: GET\r\n"
-              "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\n\r\nwhy\n"},
-        {426, "HTTP/1.1 426 Upgrade Required\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"
-              "Sec-WebSocket-Version: 13\r\nContent-Type: text/plain; charset=utf-8\r\n"
-              "Content-Length: 4\r\n\r\nwhy\n"},
+        {400, 0,
+         "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+         "Content-Length: 4\r\n\r\nwhy\n"},
+        {405, 0,
+         "HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\nAllow: GET\r\n"
+         "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\n\r\nwhy\n"},
+        {426, 0,
+         "HTTP/1.1 426 Upgrade Required\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"
+         "Sec-WebSocket-Version: 13\r\nContent-Type: text/plain; charset=utf-8\r\n"
+         "Content-Length: 4\r\n\r\nwhy\n"},
+        {503, 5,
+         "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
+         "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 4\r\n\r\nwhy\n"},
     };
     static const int statuses[] = {400, 403, 405, 408, 414, 421, 426, 431, 500, 502, 503, 504, 505};
     struct body body;
@@ -428,9 +435,9 @@ static void our_own_answers_say_why(void **state)
     size_t i, k;
 
     (void)state;
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         buf_init(&out, 1024);
-        assert_int_equal(answer_emit(cases[i].status, "why", &out), 0);
+        assert_int_equal(answer_emit(cases[i].status, cases[i].retry_after_s, "why", &out), 0);
         assert_int_equal(out.len, strlen(cases[i].want));
         assert_memory_equal(out.data, cases[i].want, out.len);
         buf_free(&out);
@@ -438,7 +445,7 @@ static void our_own_answers_say_why(void **state)
     for (i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
         buf_init(&out, 1024);
         buf_init(&again, 1024);
-        assert_int_equal(answer_emit(statuses[i], "a longer sentence that says why", &out), 0);
+        assert_int_equal(answer_emit(statuses[i], 0, "a longer sentence that says why", &out), 0);
         head_init(&h, HEAD_RESPONSE);
         assert_int_equal(head_parse(&h, out.data, out.len), HEAD_DONE);
         assert_int_equal(h.status, statuses[i]);
@@ -451,7 +458,7 @@ static void our_own_answers_say_why(void **state)
         buf_free(&again);
     }
     buf_init(&out, 100);
-    assert_int_equal(answer_emit(400, "why", &out), -1);
+    assert_int_equal(answer_emit(400, 0, "why", &out), -1);
     buf_free(&out);
 }
 

@@ -39,6 +39,11 @@ static void reads_example_1_as_it_stands(void **state)
     assert_int_equal(s.servers[0].timeouts.connect_ms, 5000);
     assert_int_equal(s.servers[0].timeouts.handshake_ms, 10000);
     assert_int_equal(s.servers[0].timeouts.idle_ms, 0);
+    assert_int_equal(s.servers[0].timeouts.max_age_ms, 0);
+    assert_int_equal(s.servers[0].timeouts.drain_ms, 30000);
+    assert_int_equal(s.servers[0].ping.interval_ms, 0);
+    assert_int_equal(s.servers[0].ping.timeout_ms, 10000);
+    assert_int_equal(s.servers[0].limits.max_connections, 0);
     assert_int_equal(s.servers[0].port_pos.line, 6);
     assert_int_equal(s.servers[0].port_pos.column, 7);
     spec_free(&s);
@@ -69,16 +74,19 @@ static void reads_example_2_with_certificates_of_its_own(void **state)
 static void reads_every_extension(void **state)
 {
     struct made_pair a = make_pair("a");
-    char *text = text_of(HEAD "backend: wss://b\nhttps: TRUE\ncertBase64: %s\nkeyBase64: >\n  %s\n"
-                              "tls: {minVersion: TLSv1.3, clientCABase64: %s}\n"
-                              "backendTLS:\n  caBase64: %s\n  serverName: Chat.Example.org\n"
-                              "  insecureSkipVerify: true\n"
-                              "allowedOrigins: [https://A.example, \"null\"]\n"
-                              "headers: {set: {X-A: 1, X-B: \"\"}, remove: [Cookie], keepHost: false}\n"
-                              "trustedProxies: [10.0.0.0/8, \"::1\"]\n"
-                              "timeouts: {connect: 1s, handshake: 2s, idle: 1m30s}\n"
-                              "limits: {clientMaxMessageBytes: 1024, backendMaxMessageBytes: 0}\n",
-                         a.cert64, a.key64, a.cert64, a.cert64);
+    char *text =
+        text_of(HEAD "backend: wss://b\nhttps: TRUE\ncertBase64: %s\nkeyBase64: >\n  %s\n"
+                     "tls: {minVersion: TLSv1.3, clientCABase64: %s}\n"
+                     "backendTLS:\n  caBase64: %s\n  serverName: Chat.Example.org\n"
+                     "  insecureSkipVerify: true\n"
+                     "allowedOrigins: [https://A.example, \"null\"]\n"
+                     "headers: {set: {X-A: 1, X-B: \"\"}, remove: [Cookie], keepHost: false}\n"
+                     "trustedProxies: [10.0.0.0/8, \"::1\"]\n"
+                     "timeouts: {connect: 1s, handshake: 2s, idle: 1m30s, maxAge: 24h, drain: 0}\n"
+                     "ping: {interval: 20s, timeout: 300ms}\n"
+                     "limits: {clientMaxMessageBytes: 1024, backendMaxMessageBytes: 0,\n"
+                     "  maxConnections: 4294967295, maxConnectionsPerIP: 20, handshakesPerSecond: 7}\n",
+                a.cert64, a.key64, a.cert64, a.cert64);
     struct spec spec;
     struct spec_server *s;
 
@@ -101,7 +109,14 @@ static void reads_every_extension(void **state)
     assert_int_equal(s->trusted_proxies[1].bits, 128);
     assert_int_equal(s->timeouts.connect_ms, 1000);
     assert_int_equal(s->timeouts.idle_ms, 90000);
+    assert_int_equal(s->timeouts.max_age_ms, 24 * 60 * 60 * 1000);
+    assert_int_equal(s->timeouts.drain_ms, 0);
+    assert_int_equal(s->ping.interval_ms, 20000);
+    assert_int_equal(s->ping.timeout_ms, 300);
     assert_int_equal(s->limits.client_max_message_bytes, 1024);
+    assert_int_equal(s->limits.max_connections, UINT32_MAX);
+    assert_int_equal(s->limits.max_connections_per_ip, 20);
+    assert_int_equal(s->limits.handshakes_per_second, 7);
     spec_free(&spec);
     free(text);
     made_pair_free(&a);
@@ -129,12 +144,15 @@ static void takes_an_empty_value_for_an_absent_one(void **state)
     (void)state;
     assert_good("\xef\xbb\xbf%YAML 1.2\n---\n" BASE
                 "https:\ntls: ~\nbackendTLS: null\nallowedOrigins:\nheaders: {set: , remove: , keepHost: }\n"
-                "trustedProxies: []\ntimeouts: {connect: , idle: \"\"}\nlimits: {}\nwssCertBase64: \"\"\n",
+                "trustedProxies: []\ntimeouts: {connect: , idle: \"\", drain: }\nping: {interval: , timeout: "
+                "}\nlimits: {}\nwssCertBase64: \"\"\n",
                 &s);
     assert_false(s.servers[0].tls_given);
     assert_false(s.servers[0].backend_tls_given);
     assert_true(s.servers[0].headers.keep_host);
     assert_int_equal(s.servers[0].timeouts.connect_ms, 5000);
+    assert_int_equal(s.servers[0].timeouts.drain_ms, 30000);
+    assert_int_equal(s.servers[0].ping.timeout_ms, 10000);
     spec_free(&s);
 }
 
@@ -189,7 +207,23 @@ static const struct bad {
     {BASE "timeouts: {handshake: 0s}\n", "F:5:23: server \"a\": timeouts.handshake: must be", "default"},
     {BASE "timeouts: {idle: 5}\n", "F:5:18: server \"a\": timeouts.idle: \"5\"", "like 5s"},
     {BASE "timeouts: {idle: 25h}\n", "F:5:18: server \"a\": timeouts.idle: \"25h\"", "24h"},
-    {BASE "timeouts: {drain: 5s}\n", "F:5:12: server \"a\": timeouts.drain: unknown key", ""},
+    {BASE "timeouts: {maxage: 5s}\n", "F:5:12: server \"a\": timeouts.maxage: unknown key",
+     "did you mean maxAge?"},
+    {BASE "timeouts: {maxAge: 25h}\n", "F:5:20: server \"a\": timeouts.maxAge: \"25h\"", "24h"},
+    {BASE "timeouts: {drain: 30}\n", "F:5:19: server \"a\": timeouts.drain: \"30\"", "like 5s"},
+    {BASE "ping: 20s\n", "F:5:7: server \"a\": ping: is a single value", "give a mapping"},
+    {BASE "ping: {intervall: 20s}\n", "F:5:8: server \"a\": ping.intervall: unknown key",
+     "did you mean interval?"},
+    {BASE "ping: {interval: -1s}\n", "F:5:18: server \"a\": ping.interval: \"-1s\"", "like 5s"},
+    {BASE "ping: {timeout: 0}\n", "F:5:17: server \"a\": ping.timeout: must be above 0", "default"},
+    {BASE "limits: {maxConnections: 4294967296}\n",
+     "F:5:26: server \"a\": limits.maxConnections: 4294967296 is out of range", "from 0 to 4294967295"},
+    {BASE "limits: {maxConnectionsPerIP: \"20\"}\n",
+     "F:5:31: server \"a\": limits.maxConnectionsPerIP: \"20\" is a text", "without"},
+    {BASE "limits: {maxConnectionsPerIp: 20}\n",
+     "F:5:10: server \"a\": limits.maxConnectionsPerIp: unknown key", "did you mean maxConnectionsPerIP?"},
+    {BASE "limits: {handshakesPerSecond: 0.5}\n", "F:5:31: server \"a\": limits.handshakesPerSecond: \"0.5\"",
+     "digits"},
     {BASE "limits: {clientMaxMessageBytes: 64MiB}\n",
      "F:5:33: server \"a\": limits.clientMaxMessageBytes:", "digits"},
     {BASE "limits: {clientMaxMessageBytes: -1}\n",

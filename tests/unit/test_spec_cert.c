@@ -325,6 +325,60 @@ static void takes_a_bundle_of_many_roots(void **state)
     made_pair_free(&a);
 }
 
+/* Made once with `openssl req -x509`; the expected values are those of `openssl x509 -fingerprint -sha256 -enddate`. */
+static const char known[] = "-----BEGIN CERTIFICATE-----\n"
+                            "MIIBeDCCAR2gAwIBAgIUJ4mcRr1Zu6Qh7Hj3+8v989AITYcwCgYIKoZIzj0EAwIw\n"
+                            "EDEOMAwGA1UEAwwFa25vd24wIBcNMjYxMTI0MDYxNTA5WhgPMjA1MTA3MTYwNjE1\n"
+                            "MDlaMBAxDjAMBgNVBAMMBWtub3duMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n"
+                            "1ap4oRhNZBVaAAuFcL5KT0YRgel3RZbQMUxbfjoET9M9rlDQojMA82KHPQngJ1G2\n"
+                            "PZrqr8OpuvjbdjcVIFxmqKNTMFEwHQYDVR0OBBYEFHoH61wOY16qctP603Yv3rKc\n"
+                            "Qub9MB8GA1UdIwQYMBaAFHoH61wOY16qctP603Yv3rKcQub9MA8GA1UdEwEB/wQF\n"
+                            "MAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAPfwBpdgZQXOWjWovkejFaAwIAbIWSB2\n"
+                            "IQs8LbsLHVOqAiEAsgdvnw0KnZJVqX3sD2MjwsBdB+1sr+oHcMFhQZav/KI=\n"
+                            "-----END CERTIFICATE-----\n";
+
+static void describes_the_first_certificate_of_a_chain(void **state)
+{
+    static const char digest[] = "26257d6f15ea0b82ff6e3095b0d99fab0ce32f56b3931d1402768d3469a1d553";
+    struct made_pair a = make_pair("a");
+    char *chain = join(known, a.cert), *behind_a_key = join(a.key, known);
+    const char *const texts[] = {known, chain, behind_a_key};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct spec_pem pem = pem_of(texts[i]);
+        char hex[SPEC_CERT_HEX_BYTES];
+        time_t end;
+
+        ERR_raise(ERR_LIB_USER, 1);
+        spec_cert_describe(&pem, hex, &end);
+        assert_string_equal(hex, digest);
+        assert_int_equal(end, 2573100909); /* Jul 16 06:15:09 2051 GMT */
+        assert_int_equal(ERR_peek_error(), 0);
+    }
+    free(chain);
+    free(behind_a_key);
+    made_pair_free(&a);
+}
+
+static void describes_nothing_where_there_is_no_certificate(void **state)
+{
+    struct made_pair a = make_pair("a");
+    const struct spec_pem pems[] = {{0}, pem_of("x"), pem_of(a.key)};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pems / sizeof *pems; i++) {
+        char hex[SPEC_CERT_HEX_BYTES] = "x";
+        time_t end = 1;
+
+        spec_cert_describe(&pems[i], hex, &end);
+        assert_string_equal(hex, "");
+        assert_int_equal(end, 0);
+        assert_int_equal(ERR_peek_error(), 0);
+    }
+    made_pair_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +395,8 @@ int main(void)
         cmocka_unit_test(says_when_there_is_no_pem_in_it),
         cmocka_unit_test(never_quotes_a_key),
         cmocka_unit_test(takes_a_bundle_of_many_roots),
+        cmocka_unit_test(describes_the_first_certificate_of_a_chain),
+        cmocka_unit_test(describes_nothing_where_there_is_no_certificate),
     };
 
     return cmocka_run_group_tests_name("spec_cert", tests, open_certs, close_certs);

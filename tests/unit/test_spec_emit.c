@@ -203,6 +203,13 @@ static void draw_server(struct spec_server *s)
     s->timeouts.idle_ms = (uint32_t)(draw(2) * draw(86400001));
     s->limits.client_max_message_bytes = draw(2) * draw(INT64_MAX);
     s->limits.backend_max_message_bytes = draw(2) * draw(1 << 20);
+    s->timeouts.max_age_ms = (uint32_t)(draw(2) * draw(86400001));
+    s->timeouts.drain_ms = draw(2) ? 30000 : (uint32_t)(draw(2) * draw(86400001));
+    s->ping.interval_ms = (uint32_t)(draw(2) * draw(86400001));
+    s->ping.timeout_ms = draw(2) ? 10000 : (uint32_t)draw(86400000) + 1;
+    s->limits.max_connections = (uint32_t)(draw(2) * draw(UINT32_MAX + 1ull));
+    s->limits.max_connections_per_ip = (uint32_t)(draw(2) * draw(UINT32_MAX + 1ull));
+    s->limits.handshakes_per_second = (uint32_t)(draw(2) * draw(UINT32_MAX + 1ull));
 }
 
 static struct spec draw_spec(void)
@@ -238,6 +245,16 @@ static struct spec parsed(const struct buf *b)
     return s;
 }
 
+/* The lines that a reader would cut the text at. */
+static size_t cuts_of(const struct buf *b)
+{
+    size_t cuts = 0;
+
+    for (size_t i = 0; i + 3 <= b->len; i++)
+        cuts += (!i || b->data[i - 1] == '\n') && !memcmp(b->data + i, "---", 3);
+    return cuts;
+}
+
 static void what_is_emitted_parses_to_the_same(void **state)
 {
     (void)state;
@@ -252,6 +269,7 @@ static void what_is_emitted_parses_to_the_same(void **state)
         back = parsed(&once);
         again = emitted(&back);
         assert_int_equal(back.count, s.count);
+        assert_int_equal(cuts_of(&once), s.count);
         for (size_t i = 0; i < s.count; i++)
             if (!spec_server_equal(&s.servers[i], &back.servers[i]))
                 fail_msg("seed %llu: server %zu differs:\n%.*s", (unsigned long long)n, i, (int)once.len,
@@ -320,8 +338,16 @@ static void a_difference_in_any_field_is_a_difference(void **state)
         "timeouts: {connect: 1s}",
         "timeouts: {handshake: 1s}",
         "timeouts: {idle: 1s}",
+        "timeouts: {maxAge: 1s}",
+        "timeouts: {drain: 1s}",
+        "timeouts: {drain: 0}",
+        "ping: {interval: 1s}",
+        "ping: {timeout: 1s}",
         "limits: {clientMaxMessageBytes: 1}",
         "limits: {backendMaxMessageBytes: 1}",
+        "limits: {maxConnections: 1}",
+        "limits: {maxConnectionsPerIP: 1}",
+        "limits: {handshakesPerSecond: 1}",
         "limits: {}",
     };
     struct spec s[COUNT(texts)];
@@ -358,7 +384,10 @@ static void leaves_defaults_out_and_keeps_one_form(void **state)
         parsed_text("{kind: WebSocketServer, port: 10020, backend: 'ws://localhost:3001', name: n/a,\n"
                     " https: false, timeouts: {connect: 5000ms, handshake: 0.5m, idle: 90s},\n"
                     " headers: {set: {X-A: \"\xc3\xa9\\\"\"}}, trustedProxies: [10.0.0.0/8, 'FD00::/8'],\n"
-                    " limits: {clientMaxMessageBytes: 0}, backendTLS: {insecureSkipVerify: false}}\n"
+                    " ping: {interval: 0, timeout: 10s}, limits: {clientMaxMessageBytes: 0}, backendTLS: "
+                    "{insecureSkipVerify: false}}\n"
+                    "---\n{kind: WebSocketServer, timeouts: {drain: 0s, maxAge: 1h}, ping: {interval: 20s},\n"
+                    " limits: {handshakesPerSecond: 50, maxConnectionsPerIP: 20, maxConnections: 1000}}\n"
                     "---\nkind: WebSocketServer\n");
     struct buf out = emitted(&s);
     static const char expected[] = "---\n"
@@ -377,12 +406,57 @@ static void leaves_defaults_out_and_keeps_one_form(void **state)
                                    "  handshake: \"30s\"\n"
                                    "  idle: \"1m30s\"\n"
                                    "---\n"
+                                   "kind: \"WebSocketServer\"\n"
+                                   "timeouts:\n"
+                                   "  maxAge: \"1h\"\n"
+                                   "  drain: \"0s\"\n"
+                                   "ping:\n"
+                                   "  interval: \"20s\"\n"
+                                   "limits:\n"
+                                   "  maxConnections: 1000\n"
+                                   "  maxConnectionsPerIP: 20\n"
+                                   "  handshakesPerSecond: 50\n"
+                                   "---\n"
                                    "kind: \"WebSocketServer\"\n";
 
     (void)state;
     assert_int_equal(out.len, strlen(expected));
     assert_memory_equal(out.data, expected, out.len);
     buf_free(&out);
+    spec_free(&s);
+}
+
+/* Whatever a text holds, the document can be cut at its lines "---" only, and each part is a document of its own. */
+static void can_be_cut_into_documents_at_its_lines(void **state)
+{
+    struct spec s = parsed_text(
+        "kind: WebSocketServer\nname: a\ntls: {certFile: x}\nheaders: {set: {A: a}, remove: [B]}\n"
+        "allowedOrigins: [\"http://a\"]\n---\nkind: WebSocketServer\nname: b\n");
+    struct buf whole, parts;
+    struct err err;
+
+    (void)state;
+    free(s.servers[0].tls.client_ca.file);
+    s.servers[0].tls.client_ca.file = strdup("\n---\n--- a\n...\n\xe2\x80\xa8---\r---\xc2\x85---\n");
+    free(s.servers[0].headers.set[0].value);
+    s.servers[0].headers.set[0].value = strdup("---\n---");
+    free(s.servers[0].headers.set[0].name);
+    s.servers[0].headers.set[0].name = strdup("---");
+    free(s.servers[0].allowed_origins.items[0]);
+    s.servers[0].allowed_origins.items[0] = strdup("---\n---\n");
+    whole = emitted(&s);
+    assert_int_equal(cuts_of(&whole), 2);
+    buf_init(&parts, whole.len);
+    for (size_t i = 0; i < s.count; i++)
+        assert_int_equal(spec_emit_server(&s.servers[i], &parts, &err), 0);
+    assert_int_equal(parts.len, whole.len);
+    assert_memory_equal(parts.data, whole.data, whole.len);
+    parts.len = 0;
+    assert_int_equal(spec_emit_server(&s.servers[1], &parts, &err), 0);
+    assert_memory_equal(parts.data, "---\nkind: ", 10);
+    assert_int_equal(cuts_of(&parts), 1);
+    buf_free(&parts);
+    buf_free(&whole);
     spec_free(&s);
 }
 
@@ -436,6 +510,7 @@ int main(void)
         cmocka_unit_test(a_difference_in_any_field_is_a_difference),
         cmocka_unit_test(positions_make_no_difference),
         cmocka_unit_test(leaves_defaults_out_and_keeps_one_form),
+        cmocka_unit_test(can_be_cut_into_documents_at_its_lines),
         cmocka_unit_test(refuses_text_that_is_not_utf_8_and_leaves_the_buffer_alone),
         cmocka_unit_test(says_when_the_buffer_is_too_small),
     };

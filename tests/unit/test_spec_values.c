@@ -335,14 +335,30 @@ static void decodes_base64_with_white_space_inside(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(good); i++) {
-        assert_int_equal(spec_value_base64(good[i].text, strlen(good[i].text), &out, &len, &err), 0);
+        assert_int_equal(
+            spec_value_base64(good[i].text, strlen(good[i].text), SPEC_MAX_PEM_BYTES, &out, &len, &err), 0);
         assert_int_equal(len, strlen(good[i].plain));
         assert_memory_equal(out, good[i].plain, len);
         free(out);
     }
     for (size_t i = 0; i < COUNT(bad); i++)
-        assert_refused(spec_value_base64(bad[i].text, strlen(bad[i].text), &out, &len, &err), &err,
-                       bad[i].text, bad[i].because);
+        assert_refused(
+            spec_value_base64(bad[i].text, strlen(bad[i].text), SPEC_MAX_PEM_BYTES, &out, &len, &err), &err,
+            bad[i].text, bad[i].because);
+}
+
+static void bounds_base64_by_what_comes_out(void **state)
+{
+    struct err err;
+    uint8_t *out;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(spec_value_base64("YWJj\nZA==", 9, 4, &out, &len, &err), 0);
+    assert_int_equal(len, 4);
+    free(out);
+    assert_refused(spec_value_base64("YWJjZA==", 8, 3, &out, &len, &err), &err,
+                   "YWJjZA==", "may have 3 bytes before base64");
 }
 
 static void refuses_paths_that_are_a_key_itself_without_quoting_them(void **state)
@@ -515,6 +531,7 @@ int main(void)
         cmocka_unit_test(refuses_backend_urls_that_could_mean_something_else),
         cmocka_unit_test(bounds_host_names),
         cmocka_unit_test(decodes_base64_with_white_space_inside),
+        cmocka_unit_test(bounds_base64_by_what_comes_out),
         cmocka_unit_test(refuses_paths_that_are_a_key_itself_without_quoting_them),
         cmocka_unit_test(lowers_origins_and_takes_no_patterns),
         cmocka_unit_test(reads_networks_and_maps_ipv4),

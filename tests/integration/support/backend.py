@@ -59,6 +59,20 @@ def serve(conn):
 def echo(conn):
     """For RawBackend: a strict echo server; it raises at anything that a client must not send."""
     conn.answer_101()
+    echo_frames(conn)
+
+
+def echo_as(name):
+    """For RawBackend: the same, and its 101 says `X-Backend: NAME`."""
+
+    def script(conn):
+        conn.answer_101(headers=[("X-Backend", name)])
+        echo_frames(conn)
+
+    return script
+
+
+def echo_frames(conn):
     while True:
         try:
             f = conn.read_frame(timeout=60)

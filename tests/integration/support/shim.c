@@ -1,6 +1,7 @@
 /* A library put in front of libc: on stream sockets reads and writes are cut short, interrupted and put off, as any
  * kernel may do it. After a refusal that the kernel did not make itself the descriptor is armed anew, so that an
- * edge-triggered epoll tells of it again. Counts what it did and says so at exit in the file named by SHIM_REPORT. */
+ * edge-triggered epoll tells of it again. Counts what it did; each process adds a line about that to the file named by
+ * SHIM_REPORT when it exits. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdint.h>
@@ -33,7 +34,7 @@ static unsigned roll(unsigned n)
 __attribute__((destructor)) static void report(void)
 {
     const char *path = getenv("SHIM_REPORT");
-    FILE *f = path ? fopen(path, "w") : NULL;
+    FILE *f = path ? fopen(path, "a") : NULL;
 
     if (!f)
         return;

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import select
 import threading
 
 from .frames import BINARY, CONT, PING, PONG, TEXT, frame
@@ -93,3 +94,16 @@ def relay_both_ways(client, conn, seed, big=True):
     assert digests[digest_of, conn] == hashlib.sha256(up.bytes).hexdigest()
     assert digests[digest_of, client] == hashlib.sha256(down.bytes).hexdigest()
     return up, down
+
+
+def pour_until_full(peer, data):
+    """Sends data over and over until the way has taken nothing for half a second; how many bytes went."""
+    peer.sock.settimeout(0)
+    sent, at = 0, 0
+    poll = select.poll()
+    poll.register(peer.sock, select.POLLOUT)
+    while poll.poll(500):
+        n = peer.sock.send(data[at:])
+        sent += n
+        at = (at + n) % len(data)
+    return sent, at

@@ -1,0 +1,13 @@
+/* page.h - the files of the live page, as CMake put them into the program
+ * Shape:   proxy/admin/page/page.{html,css,js} -> bytes
+ * Owner:   the program
+ * Threads: any */
+#ifndef PROXY_ADMIN_PAGE_H
+#define PROXY_ADMIN_PAGE_H
+
+#include <stddef.h>
+
+extern const unsigned char page_html[], page_css[], page_js[];
+extern const size_t page_html_len, page_css_len, page_js_len;
+
+#endif

@@ -1,0 +1,31 @@
+/* rundir.h - the directory that one proxy has for itself: proxy.pid, which is its lock, and status.json
+ * Shape:   rundir_open -> the lock is held until the process ends -> rundir_write_status, again and again
+ * Owner:   the caller, for the process's life: there is no close. The lock belongs to the process, and the kernel drops it
+ *          as soon as the process closes *any* descriptor of proxy.pid: whoever has opened a run dir must never open that
+ *          file again, so no rundir_open of the same directory and no rundir_holder there. Children do not inherit it
+ * Errors:  IO, NOT_FOUND. A directory that another process holds: IO, and the message names that process
+ * Limits:  the path's, PATH_MAX
+ * Threads: one
+ * Source:  fcntl(2) F_SETLK: the lock ends with its process, so a proxy.pid that was left behind means nothing, and it is
+ *          never unlinked (two proxies could then hold locks on two files of that name) */
+#ifndef PROXY_RUN_RUNDIR_H
+#define PROXY_RUN_RUNDIR_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <sys/types.h>
+
+struct rundir {
+    int lock_fd;
+    char *status_path;
+};
+
+/* The directory must exist. A symbolic link or a FIFO in the place of proxy.pid is refused, not followed or waited for. */
+__attribute__((warn_unused_result)) int rundir_open(const char *dir, struct rundir *out, struct err *err);
+__attribute__((warn_unused_result)) int rundir_write_status(const struct rundir *r, const void *bytes,
+                                                            size_t len, struct err *err);
+/* Who holds the lock: 0 nobody, 1 process *pid (0: one of another PID namespace, which cannot be named), -1 err. */
+__attribute__((warn_unused_result)) int rundir_holder(const char *dir, pid_t *pid, struct err *err);
+
+#endif
