@@ -142,7 +142,7 @@ static void on_files_changed(void *arg)
 
     if (m->status.stopping)
         return;
-    hand_on(m, reload_read(m->reload));
+    hand_on(m, reload_read(m->reload, true));
     reload_watch(m->reload, m->watch);
 }
 
@@ -326,11 +326,12 @@ static int make_workers(struct master *m, uint64_t fd_limit, struct err *err)
 /* Without a run dir there is nobody to mend the file meanwhile: its problems end it. */
 static int first_spec(struct master *m, struct err *err)
 {
-    bool changed = reload_read(m->reload);
+    bool changed = reload_read(m->reload, m->has_rundir);
 
     if (!m->has_rundir && m->status.seen.result != STATUS_APPLIED) {
         reload_print_problems(m->reload, stderr);
-        return err_set(err, ERR_INVALID, "%s cannot be served as it is", m->o->config);
+        err->msg[0] = '\0'; /* all is said */
+        return -1;
     }
     if (changed)
         workers_apply(m->workers, reload_generation(m->reload), reload_spec_fd(m->reload));
@@ -402,7 +403,8 @@ int master_run(const struct options *o)
         m->shared_fd = m->signals.fd = m->loop.epoll_fd = -1;
     }
     if (!m || begin(m, &err)) {
-        log_msg(LOG_ERROR, "fatal", "%s", err.msg);
+        if (err.msg[0])
+            log_msg(LOG_ERROR, "fatal", "%s", err.msg);
     } else {
         if (m->admin)
             admin_run(m->admin, &m->loop);

@@ -1,6 +1,7 @@
 #include "run/plan.h"
 
 #include "base/cleanup.h"
+#include "base/need.h"
 #include "spec/spec_cert.h"
 
 #include <openssl/sha.h>
@@ -16,15 +17,6 @@ struct choice {
     struct version *now;         /* want, last or NULL */
     char *message;
 };
-
-static void *need(void *p)
-{
-    if (!p) {
-        fputs("tidegate: out of memory\n", stderr);
-        abort();
-    }
-    return p;
-}
 
 struct version *version_new(struct spec_server *s, struct err *err)
 {

@@ -1,8 +1,9 @@
 #include "run/reload.h"
 
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "base/log.h"
+#include "base/need.h"
+#include "run/source.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* A server that is gone from the file while connections of it are left. */
@@ -21,24 +21,10 @@ struct leaving {
 };
 
 struct reload {
-    const char *path;
+    struct source source;
     struct ports *ports;
     struct shared *shared;
     struct status *status;
-
-    bool read_once; /* a good file has been read */
-    ino_t inode;    /* its inode, and whether it held anything */
-    bool had_bytes;
-    struct spec_problems problems; /* of the last reading */
-    struct candidate *candidates;
-    size_t candidate_count;
-    char **files; /* that the spec names */
-    size_t file_count;
-    bool
-        input_known; /* `input` tells what the last reading was made from: the file, and the files that it names */
-    uint8_t input[VERSION_DIGEST_BYTES];
-    char revision[STATUS_HEX_BYTES]; /* of what the plan was made from */
-
     struct plan plan;
     struct leaving *leaving;
     size_t leaving_count;
@@ -49,15 +35,6 @@ struct reload {
     uint32_t longest_drain_ms;
 };
 
-static void *need(void *p)
-{
-    if (!p) {
-        log_msg(LOG_ERROR, "fatal", "out of memory");
-        abort();
-    }
-    return p;
-}
-
 struct reload *reload_new(const char *path, struct ports *ports, struct shared *shared, struct status *status,
                           struct err *err)
 {
@@ -67,29 +44,9 @@ struct reload *reload_new(const char *path, struct ports *ports, struct shared *
         err_set(err, ERR_LIMIT, "out of memory");
         return NULL;
     }
-    *r = (struct reload){.path = path, .ports = ports, .shared = shared, .status = status, .spec_fd = -1};
+    *r = (struct reload){
+        .source.path = path, .ports = ports, .shared = shared, .status = status, .spec_fd = -1};
     return r;
-}
-
-static void free_candidates(struct reload *r)
-{
-    for (size_t i = 0; i < r->candidate_count; i++) {
-        free(r->candidates[i].name);
-        free(r->candidates[i].message);
-        version_unref(r->candidates[i].version);
-    }
-    free(r->candidates);
-    r->candidates = NULL;
-    r->candidate_count = 0;
-}
-
-static void free_files(struct reload *r)
-{
-    for (size_t i = 0; i < r->file_count; i++)
-        free(r->files[i]);
-    free(r->files);
-    r->files = NULL;
-    r->file_count = 0;
 }
 
 static void free_errors(struct status *s)
@@ -117,11 +74,9 @@ void reload_free(struct reload *r)
 {
     if (!r)
         return;
-    free_candidates(r);
-    free_files(r);
+    source_done(&r->source);
     free_errors(r->status);
     free_servers(r->status);
-    spec_problems_free(&r->problems);
     plan_free(&r->plan);
     for (size_t i = 0; i < r->leaving_count; i++)
         free(r->leaving[i].name);
@@ -129,162 +84,6 @@ void reload_free(struct reload *r)
     if (r->spec_fd >= 0)
         close(r->spec_fd);
     free(r);
-}
-
-static void hex_sha256(const void *bytes, size_t len, char out[STATUS_HEX_BYTES])
-{
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-
-    SHA256(bytes ? bytes : "", len, digest);
-    for (size_t i = 0; i < sizeof digest; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest[i]);
-}
-
-/* Reading */
-
-/* The document that a problem belongs to: the last one that begins at or above it. */
-static size_t document_of(const struct spec *s, const struct spec_problem *p)
-{
-    size_t at = 0;
-
-    while (at + 1 < s->count && s->servers[at + 1].pos.line <= p->pos.line)
-        at++;
-    return at;
-}
-
-static void take_candidates(struct reload *r, struct spec *s)
-{
-    struct err err;
-
-    free_candidates(r);
-    r->candidates = need(calloc(s->count + 1, sizeof *r->candidates));
-    r->candidate_count = s->count;
-    for (size_t i = 0; i < s->count; i++) {
-        struct candidate *c = &r->candidates[i];
-
-        c->name = s->servers[i].name ? need(strdup(s->servers[i].name)) : NULL;
-        if (s->servers[i].bad)
-            continue;
-        c->version = version_new(&s->servers[i], &err);
-        if (!c->version)
-            c->message = need(strdup(err.msg));
-    }
-    for (size_t i = 0; s->count && i < r->problems.count; i++) {
-        struct candidate *c = &r->candidates[document_of(s, &r->problems.items[i])];
-
-        if (!c->version && !c->message)
-            c->message = need(strdup(r->problems.items[i].text));
-    }
-}
-
-/* True when they are other ones than before. */
-static bool take_files(struct reload *r, const struct spec *s)
-{
-    char **files = need(calloc(s->count * SPEC_MAX_FILES + 1, sizeof *files));
-    size_t count = 0;
-    bool changed;
-
-    for (size_t i = 0; i < s->count; i++) {
-        const char *paths[SPEC_MAX_FILES];
-        size_t n = spec_server_files(&s->servers[i], paths);
-
-        for (size_t k = 0; k < n; k++)
-            files[count++] = need(strdup(paths[k]));
-    }
-    changed = count != r->file_count;
-    for (size_t i = 0; i < count && !changed; i++)
-        changed = strcmp(files[i], r->files[i]) != 0;
-    free_files(r);
-    r->files = files;
-    r->file_count = count;
-    return changed;
-}
-
-/* Of the spec's bytes and of what stands in the files that the last good one named. A watch calls more often than
- * something changes; equal input is not judged again. */
-static void digest_input(const struct reload *r, const struct buf *spec, uint8_t out[VERSION_DIGEST_BYTES])
-{
-    size_t digests = (r->file_count + 1) * VERSION_DIGEST_BYTES;
-    cleanup_free uint8_t *all = need(malloc(digests));
-
-    SHA256(spec->data ? spec->data : (const uint8_t *)"", spec->len, all);
-    for (size_t i = 0; i < r->file_count; i++) {
-        uint8_t *to = all + (i + 1) * VERSION_DIGEST_BYTES;
-        struct err err;
-        struct buf b;
-
-        buf_init(&b, SPEC_MAX_CA_BYTES);
-        if (file_read(r->files[i], &b, &err))
-            SHA256((const uint8_t *)err.msg, strlen(err.msg), to);
-        else
-            SHA256(b.data ? b.data : (const uint8_t *)"", b.len, to);
-        if (b.data)
-            explicit_bzero(b.data, b.len);
-        buf_free(&b);
-    }
-    SHA256(all, digests, out);
-}
-
-/* A tool that could not write it, for lack of space say, leaves an empty file behind. To take all servers away, a file is
- * put in its place or says so. */
-static bool emptied_in_place(const struct reload *r, const struct stat *st)
-{
-    return r->read_once && r->had_bytes && st->st_ino == r->inode && !st->st_size;
-}
-
-enum reading { READ_SAME = 0, READ_NEW, READ_REFUSED };
-
-/* Judges the bytes; the candidates are those of the file then. */
-static int load_bytes(struct reload *r, const struct buf *b)
-{
-    uint8_t input[VERSION_DIGEST_BYTES];
-    struct spec spec = {0};
-
-    digest_input(r, b, input);
-    if (r->input_known && !memcmp(input, r->input, sizeof input))
-        return READ_SAME;
-    spec_problems_free(&r->problems);
-    r->input_known = false;
-    hex_sha256(b->data, b->len, r->status->seen.revision);
-    if (spec_load_bytes(b->data, b->len, &spec, &r->problems))
-        return READ_REFUSED;
-    memcpy(r->revision, r->status->seen.revision, sizeof r->revision);
-    memcpy(r->input, input, sizeof input);
-    /* The digest does not speak of files that are named for the first time. */
-    r->input_known = !take_files(r, &spec);
-    take_candidates(r, &spec);
-    spec_free(&spec);
-    return READ_NEW;
-}
-
-static int read_file(struct reload *r)
-{
-    struct spec_problems problems = {0};
-    struct stat st = {0};
-    struct buf b;
-    int result = READ_REFUSED;
-
-    buf_init(&b, SPEC_MAX_BYTES);
-    if (!stat(r->path, &st) && emptied_in_place(r, &st))
-        spec_problem_add(&problems, (struct spec_pos){0}, NULL,
-                         "it was emptied in place; to serve nothing, write a line `---` or replace the file");
-    else if (!spec_read(r->path, &b, &problems))
-        result = load_bytes(r, &b);
-    if (problems.count) {
-        spec_problems_free(&r->problems);
-        r->problems = problems;
-        r->status->seen.revision[0] = '\0';
-        r->input_known = false;
-    }
-    if (result == READ_NEW) {
-        r->read_once = true;
-        r->inode = st.st_ino;
-        r->had_bytes = b.len > 0;
-    }
-    if (b.data)
-        explicit_bzero(b.data, b.len);
-    buf_free(&b);
-    return result;
 }
 
 static char *problem_line(const char *file, const struct spec_problem *p)
@@ -308,9 +107,9 @@ static void add_port_problems(struct reload *r)
         const struct plan_entry *e = &r->plan.entries[i];
 
         if (e->message && !strncmp(e->message, "port: ", 6))
-            for (size_t k = 0; k < r->candidate_count; k++)
-                if (r->candidates[k].version && !strcmp(r->candidates[k].name, e->name))
-                    spec_problem_add(&r->problems, (struct spec_pos){0}, e->name, "%s", e->message);
+            for (size_t k = 0; k < r->source.candidate_count; k++)
+                if (r->source.candidates[k].version && !strcmp(r->source.candidates[k].name, e->name))
+                    spec_problem_add(&r->source.problems, (struct spec_pos){0}, e->name, "%s", e->message);
     }
 }
 
@@ -318,15 +117,16 @@ static void add_port_problems(struct reload *r)
 static bool report(struct reload *r, bool refused)
 {
     struct status *s = r->status;
-    size_t count = r->problems.count < STATUS_MAX_ERRORS ? r->problems.count : STATUS_MAX_ERRORS;
-    enum status_result result = refused             ? STATUS_REFUSED
-                                : r->problems.count ? STATUS_PARTIAL
-                                                    : STATUS_APPLIED;
+    size_t count =
+        r->source.problems.count < STATUS_MAX_ERRORS ? r->source.problems.count : STATUS_MAX_ERRORS;
+    enum status_result result = refused                    ? STATUS_REFUSED
+                                : r->source.problems.count ? STATUS_PARTIAL
+                                                           : STATUS_APPLIED;
     bool changed = result != s->seen.result || count != s->seen.error_count;
     char **errors = need(calloc(count + 1, sizeof *errors));
 
     for (size_t i = 0; i < count; i++) {
-        errors[i] = problem_line(NULL, &r->problems.items[i]);
+        errors[i] = problem_line(NULL, &r->source.problems.items[i]);
         changed = changed || strcmp(errors[i], s->seen.errors[i]) != 0;
     }
     free_errors(s);
@@ -338,18 +138,18 @@ static bool report(struct reload *r, bool refused)
 
 static void log_problems(const struct reload *r)
 {
-    for (size_t i = 0; i < r->problems.count && i < RELOAD_LOG_LINES; i++) {
-        cleanup_free char *line = problem_line(r->path, &r->problems.items[i]);
+    for (size_t i = 0; i < r->source.problems.count && i < RELOAD_LOG_LINES; i++) {
+        cleanup_free char *line = problem_line(r->source.path, &r->source.problems.items[i]);
 
         log_msg(LOG_ERROR, "spec", "%s", line);
     }
     if (r->status->seen.result == STATUS_REFUSED)
-        log_msg(LOG_ERROR, "reload", "%s is refused; what was served before goes on", r->path);
+        log_msg(LOG_ERROR, "reload", "%s is refused; what was served before goes on", r->source.path);
 }
 
 void reload_print_problems(const struct reload *r, FILE *to)
 {
-    spec_problems_print(&r->problems, r->path, to);
+    spec_problems_print(&r->source.problems, r->source.path, to);
 }
 
 /* The status of each server, from the plan. */
@@ -488,7 +288,7 @@ static bool plan_next(struct reload *r)
     int fd = -1;
     bool changed;
 
-    plan_make(&r->plan, r->candidates, r->candidate_count, r->ports, &next);
+    plan_make(&r->plan, r->source.candidates, r->source.candidate_count, r->ports, &next);
     assign_slots(r, &next);
     digest_plan(&next, digest);
     changed = !r->generation || memcmp(digest, r->effective, sizeof digest) != 0;
@@ -514,23 +314,25 @@ static bool plan_next(struct reload *r)
     return changed;
 }
 
-bool reload_read(struct reload *r)
+bool reload_read(struct reload *r, bool log)
 {
-    char before[STATUS_HEX_BYTES];
-    int reading;
-    bool changed;
+    struct status *s = r->status;
+    enum source_result result = source_read(&r->source);
+    bool changed, news;
 
-    memcpy(before, r->status->seen.revision, sizeof before);
-    reading = read_file(r);
-    if (reading == READ_SAME)
+    if (result == SOURCE_SAME)
         return false;
-    changed = reading == READ_NEW && plan_next(r);
-    if (reading == READ_NEW)
+    changed = result == SOURCE_NEW && plan_next(r);
+    if (result == SOURCE_NEW)
         add_port_problems(r);
     /* A reading that finds what the last one found is no news. */
-    if (report(r, reading == READ_REFUSED) || changed || strcmp(before, r->status->seen.revision) != 0) {
-        r->status->reloads[r->status->seen.result]++;
-        log_problems(r);
+    news = report(r, result == SOURCE_REFUSED) || changed ||
+           strcmp(s->seen.revision, r->source.seen_revision) != 0;
+    memcpy(s->seen.revision, r->source.seen_revision, sizeof s->seen.revision);
+    if (news) {
+        s->reloads[s->seen.result]++;
+        if (log)
+            log_problems(r);
     }
     return changed;
 }
@@ -539,27 +341,27 @@ static void drop_port_problems(struct reload *r)
 {
     size_t kept = 0;
 
-    for (size_t i = 0; i < r->problems.count; i++) {
-        struct spec_problem *p = &r->problems.items[i];
+    for (size_t i = 0; i < r->source.problems.count; i++) {
+        struct spec_problem *p = &r->source.problems.items[i];
 
         if (p->pos.line || !p->server) {
-            r->problems.items[kept++] = *p;
+            r->source.problems.items[kept++] = *p;
         } else {
             free(p->server);
             free(p->text);
         }
     }
-    r->problems.count = kept;
+    r->source.problems.count = kept;
 }
 
 bool reload_again(struct reload *r)
 {
-    size_t before = r->problems.count;
+    size_t before = r->source.problems.count;
     bool changed = plan_next(r);
 
     drop_port_problems(r);
     add_port_problems(r);
-    if (r->status->seen.result != STATUS_REFUSED && report(r, false) && r->problems.count > before)
+    if (r->status->seen.result != STATUS_REFUSED && report(r, false) && r->source.problems.count > before)
         log_problems(r);
     return changed;
 }
@@ -582,11 +384,11 @@ int reload_spec_fd(const struct reload *r)
 bool reload_applied(struct reload *r, uint64_t generation)
 {
     if (!r->generation || r->behind || generation < r->generation ||
-        !strcmp(r->status->revision, r->revision))
+        !strcmp(r->status->revision, r->source.revision))
         return false;
-    memcpy(r->status->revision, r->revision, sizeof r->revision);
+    memcpy(r->status->revision, r->source.revision, sizeof r->source.revision);
     r->status->applied_at = time(NULL);
-    log_msg(LOG_INFO, "applied", "revision %.12s, %zu servers", r->revision, r->plan.count);
+    log_msg(LOG_INFO, "applied", "revision %.12s, %zu servers", r->source.revision, r->plan.count);
     return true;
 }
 
@@ -612,13 +414,13 @@ bool reload_forget(struct reload *r, uint64_t applied)
 
 void reload_watch(const struct reload *r, struct watch *w)
 {
-    cleanup_free const char **paths = need(calloc(r->file_count + 1, sizeof(char *)));
+    cleanup_free const char **paths = need(calloc(r->source.file_count + 1, sizeof(char *)));
     struct err err;
 
-    paths[0] = r->path;
-    for (size_t i = 0; i < r->file_count; i++)
-        paths[i + 1] = r->files[i];
-    if (watch_set(w, paths, r->file_count + 1, &err))
+    paths[0] = r->source.path;
+    for (size_t i = 0; i < r->source.file_count; i++)
+        paths[i + 1] = r->source.files[i];
+    if (watch_set(w, paths, r->source.file_count + 1, &err))
         log_msg(LOG_ERROR, "reload", "%s", err.msg);
 }
 

@@ -21,8 +21,9 @@ struct reload;
 struct reload *reload_new(const char *path, struct ports *ports, struct shared *shared, struct status *status,
                           struct err *err);
 void reload_free(struct reload *r);
-/* Reads the file and makes the next plan. True: there is a new effective spec (generation and spec_fd). */
-bool reload_read(struct reload *r);
+/* Reads the file and makes the next plan; problems that are news go to the log, if wanted. True: there is a new effective
+ * spec (generation and spec_fd). */
+bool reload_read(struct reload *r, bool log);
 /* Makes the plan anew, for ports that may have come free. */
 bool reload_again(struct reload *r);
 /* Is there something that another try may bring: a port, memory? */

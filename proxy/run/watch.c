@@ -166,8 +166,8 @@ static void decide(struct watch *w, bool writing, uint64_t now_ms)
     }
     if (!w->due && !w->forced)
         return;
-    if (now_ms - w->told_ms < WATCH_QUIET_MS)
-        look_at(w, w->told_ms + WATCH_QUIET_MS);
+    if (now_ms - w->told_ms < WATCH_PACE_MS)
+        look_at(w, w->told_ms + WATCH_PACE_MS);
     else
         tell(w, now_ms);
 }

@@ -4,7 +4,7 @@
  *            a poll each WATCH_POLL_MS ──────────► a look ────┴► stat of every path ─► stamps differ ─► changed
  *          A file that was renamed into its place is whole: told at once. Any other change (written in place, made,
  *          vanished) is told once its stamp has stood still for WATCH_QUIET_MS; meanwhile the others wait too, at most
- *          WATCH_HOLD_MS. Between two calls lie WATCH_QUIET_MS.
+ *          WATCH_HOLD_MS. Between two calls lie WATCH_PACE_MS.
  *          The kernel's time stamps are coarse: a second write within the same tick may leave the same stamp. So a path
  *          that changed, or is new to watch_set (it was read before it was watched), is told again at each poll, until one
  *          that is WATCH_UNSURE_MS later
@@ -26,6 +26,7 @@
 
 #define WATCH_POLL_MS   1000
 #define WATCH_QUIET_MS  100
+#define WATCH_PACE_MS   20
 #define WATCH_HOLD_MS   2000
 #define WATCH_UNSURE_MS 2000
 
@@ -37,7 +38,7 @@ __attribute__((warn_unused_result)) struct watch *watch_new(struct loop *l, void
 __attribute__((warn_unused_result)) int watch_set(struct watch *w, const char *const paths[], size_t count,
                                                   struct err *err);
 /* Calls back even if nothing has changed and without waiting for whoever writes, for a person or the controller says that
- * it is time: in the next turn, or WATCH_QUIET_MS after the last call. */
+ * it is time: in the next turn, or WATCH_PACE_MS after the last call. */
 void watch_now(struct watch *w);
 /* NULL is fine. */
 void watch_free(struct watch *w);

@@ -7,18 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *spec_need(void *p)
-{
-    if (!p) {
-        fputs("tidegate: out of memory\n", stderr);
-        abort();
-    }
-    return p;
-}
-
 char *spec_copy(const char *text, size_t len)
 {
-    char *copy = spec_need(malloc(len + 1));
+    char *copy = need(malloc(len + 1));
 
     memcpy(copy, text, len);
     copy[len] = '\0';
@@ -29,7 +20,7 @@ void *spec_grow(void *items, size_t count, size_t each_bytes)
 {
     /* Doubles at each power of two, so that no capacity has to be kept beside the public arrays. */
     if (!(count & (count - 1)))
-        items = spec_need(realloc(items, (count ? count * 2 : 1) * each_bytes));
+        items = need(realloc(items, (count ? count * 2 : 1) * each_bytes));
     memset((char *)items + count * each_bytes, 0, each_bytes);
     return items;
 }
@@ -243,7 +234,7 @@ void spec_problems_print(const struct spec_problems *p, const char *file, FILE *
 
     if (!p->count)
         return;
-    sorted = spec_need(calloc(p->count, sizeof(struct spec_problem *)));
+    sorted = need(calloc(p->count, sizeof(struct spec_problem *)));
     for (size_t i = 0; i < p->count; i++)
         sorted[i] = &p->items[i];
     qsort(sorted, p->count, sizeof(struct spec_problem *), by_position);

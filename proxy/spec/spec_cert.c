@@ -133,7 +133,7 @@ static X509 *next_certificate(BIO *in, unsigned nth, struct err *err)
 /* The leaf, for the caller to free; NULL with err otherwise. */
 static X509 *chain_read(const struct spec_pem *pem, struct err *err)
 {
-    CLEANUP(free_bio) BIO *in = spec_need(BIO_new_mem_buf(pem->data, (int)pem->len));
+    CLEANUP(free_bio) BIO *in = need(BIO_new_mem_buf(pem->data, (int)pem->len));
     CLEANUP(free_x509) X509 *leaf = NULL;
 
     for (unsigned nth = 1; err->code == ERR_NONE; nth++) {
@@ -161,9 +161,9 @@ struct spec_cert {
 
 struct spec_cert *spec_cert_new(void)
 {
-    struct spec_cert *c = spec_need(calloc(1, sizeof *c));
+    struct spec_cert *c = need(calloc(1, sizeof *c));
 
-    c->keys = spec_need(
+    c->keys = need(
         OSSL_DECODER_CTX_new_for_pkey(&c->key, "PEM", NULL, NULL, OSSL_KEYMGMT_SELECT_KEYPAIR, NULL, NULL));
     OSSL_DECODER_CTX_set_pem_password_cb(c->keys, no_password, &c->was_asked);
     return c;
@@ -178,7 +178,7 @@ void spec_cert_free(struct spec_cert *c)
 /* The first private key, past blocks of other kinds (a certificate, EC PARAMETERS). */
 static EVP_PKEY *key_read(struct spec_cert *c, const struct spec_pem *pem, struct err *err)
 {
-    CLEANUP(free_bio) BIO *in = spec_need(BIO_new_mem_buf(pem->data, (int)pem->len));
+    CLEANUP(free_bio) BIO *in = need(BIO_new_mem_buf(pem->data, (int)pem->len));
     CLEANUP(free_key) EVP_PKEY *key = NULL;
     int at = -1;
 
@@ -229,7 +229,7 @@ void spec_cert_ca(const struct spec_pem *ca, struct err *err)
     if (!ca->data)
         return;
     ERR_clear_error();
-    in = spec_need(BIO_new_mem_buf(ca->data, (int)ca->len));
+    in = need(BIO_new_mem_buf(ca->data, (int)ca->len));
     for (unsigned nth = 1; err->code == ERR_NONE; nth++) {
         CLEANUP(free_x509) X509 *x = next_certificate(in, nth, err);
 
@@ -254,7 +254,7 @@ void spec_cert_describe(const struct spec_pem *chain, char sha256_hex[SPEC_CERT_
     if (!chain->data)
         return;
     ERR_clear_error();
-    in = spec_need(BIO_new_mem_buf(chain->data, (int)chain->len));
+    in = need(BIO_new_mem_buf(chain->data, (int)chain->len));
     leaf = next_certificate(in, 1, &err);
     if (leaf && X509_digest(leaf, EVP_sha256(), digest, NULL) == 1)
         for (size_t i = 0; i < sizeof digest; i++)

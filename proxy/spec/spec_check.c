@@ -179,7 +179,7 @@ static void check_names(const struct spec *s, const unsigned *marks, struct spec
     const struct spec_server *first = NULL;
     size_t count = 0;
 
-    sorted = spec_need(calloc(s->count + 1, sizeof(struct spec_server *)));
+    sorted = need(calloc(s->count + 1, sizeof(struct spec_server *)));
     for (size_t i = 0; i < s->count; i++)
         if (s->servers[i].name && !is_void(marks, i))
             sorted[count++] = &s->servers[i];
@@ -196,7 +196,7 @@ static void check_names(const struct spec *s, const unsigned *marks, struct spec
 
 static void check_ports(const struct spec *s, const unsigned *marks, struct spec_problems *problems)
 {
-    cleanup_free const struct spec_server **owner = spec_need(calloc(65536, sizeof(struct spec_server *)));
+    cleanup_free const struct spec_server **owner = need(calloc(65536, sizeof(struct spec_server *)));
 
     for (size_t i = 0; i < s->count; i++) {
         const struct spec_server *me = &s->servers[i], *first = owner[me->port];

@@ -8,6 +8,7 @@
 #ifndef PROXY_SPEC_SPEC_INTERNAL_H
 #define PROXY_SPEC_SPEC_INTERNAL_H
 
+#include "base/need.h"
 #include "spec/spec.h"
 
 #define SPEC_QUOTE_CHARS 60
@@ -25,7 +26,6 @@ enum spec_mark {
     SPEC_MARK_ALL = (1 << 9) - 1,
 };
 
-void *spec_need(void *p);
 char *spec_copy(const char *text, size_t len);
 /* items[count] becomes valid; the new element is zeroed. */
 void *spec_grow(void *items, size_t count, size_t each_bytes);

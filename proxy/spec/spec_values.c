@@ -218,7 +218,7 @@ int spec_value_base64(const char *text, size_t len, size_t max_bytes, uint8_t **
 
     if (starts_with(text, len, "-----BEGIN"))
         return err_set(err, ERR_INVALID, "is PEM text itself; give it in base64 (`base64 -w0 FILE`)");
-    bytes = spec_need(malloc(len / 4 * 3 + 3));
+    bytes = need(malloc(len / 4 * 3 + 3));
     wrong = base64_decode(text, len, bytes, &n);
     if (!wrong && !n)
         wrong = "is empty; give PEM text in base64, or leave the field out";

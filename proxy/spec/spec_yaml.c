@@ -45,7 +45,7 @@ static int give_bytes(void *arg, unsigned char *into, size_t size, size_t *given
 
 struct spec_yaml *spec_yaml_new(const uint8_t *bytes, size_t len, struct spec_problems *problems)
 {
-    struct spec_yaml *y = spec_need(calloc(1, sizeof *y));
+    struct spec_yaml *y = need(calloc(1, sizeof *y));
     /* libyaml counts a byte order mark as a column when it is told the encoding, and then indents by it. */
     size_t mark = len >= 3 && !memcmp(bytes, "\xef\xbb\xbf", 3) ? 3 : 0;
 
@@ -54,7 +54,7 @@ struct spec_yaml *spec_yaml_new(const uint8_t *bytes, size_t len, struct spec_pr
     y->problems = problems;
     y->last = (struct spec_pos){1, 1};
     if (!yaml_parser_initialize(&y->parser))
-        spec_need(NULL);
+        need(NULL);
     yaml_parser_set_encoding(&y->parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input(&y->parser, give_bytes, y);
     if (len > SPEC_MAX_BYTES)
@@ -118,7 +118,7 @@ static void syntax_problem(struct spec_yaml *y)
     const char *problem = p->problem ? p->problem : "no reason given";
 
     if (p->error == YAML_MEMORY_ERROR)
-        spec_need(NULL);
+        need(NULL);
     if (y->gap_bytes > SPEC_YAML_GAP_BYTES)
         spec_yaml_stop(y, y->last, "a value or comment of more than %u bytes begins here; make it shorter",
                        SPEC_YAML_GAP_BYTES);

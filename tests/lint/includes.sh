@@ -12,7 +12,7 @@ vendor_homes=(
     'yaml.h           proxy/spec/spec_yaml.[ch] proxy/spec/spec_fields.h proxy/spec/spec_parse.c proxy/spec/spec_emit.c'
     'openssl/*        proxy/spec/spec_cert.c proxy/wire/request.c proxy/wire/response.c
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch] proxy/relay/server.c
-                      proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/reload.c'
+                      proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/source.c proxy/run/reload.c'
     'ares*.h          proxy/relay/resolve.c'
     'libwebsockets.h  proxy/run/connect.c proxy/admin/http_ws.c'
 )

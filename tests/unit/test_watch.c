@@ -4,10 +4,12 @@
 
 #undef WATCH_POLL_MS
 #undef WATCH_QUIET_MS
+#undef WATCH_PACE_MS
 #undef WATCH_HOLD_MS
 #undef WATCH_UNSURE_MS
 #define WATCH_POLL_MS   40
 #define WATCH_QUIET_MS  150
+#define WATCH_PACE_MS   150
 #define WATCH_HOLD_MS   500
 #define WATCH_UNSURE_MS 200
 
