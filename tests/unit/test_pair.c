@@ -340,16 +340,16 @@ static void handshake_counts_once_by_its_answer(void **state)
     int far;
 
     (void)state;
-    handshake_start(new_pair(servers[0], &far), NULL);
+    handshake_start(new_pair(servers[0], &far));
     loop_turn(&relay->loop, 0);
     say(far, "what?\r\n\r\n", 9);
     assert_int_equal(handshakes(servers[0], 400), 1);
     gauges_are(servers[0], 1, 0); /* it lingers */
     answers(far, "HTTP/1.1 400 ");
-    handshake_start(new_pair(servers[0], &far), NULL);
+    handshake_start(new_pair(servers[0], &far));
     close(far);
     loop_turn(&relay->loop, 0);
-    handshake_start(new_pair(servers[0], &far), NULL);
+    handshake_start(new_pair(servers[0], &far));
     handshake_abort(LIST_FIRST(&relay->pairs)->handshake);
     close(far);
     loop_turn(&relay->loop, 0);
@@ -365,8 +365,8 @@ static void request_to_a_server_that_goes_is_answered_503(void **state)
     int removed, late, other;
 
     (void)state;
-    handshake_start(p = new_pair(servers[0], &removed), NULL);
-    handshake_start(new_pair(servers[1], &other), NULL);
+    handshake_start(p = new_pair(servers[0], &removed));
+    handshake_start(new_pair(servers[1], &other));
     loop_turn(&relay->loop, 0);
     say(removed, request, 20);
     drain_slots(relay, slots, 0);
@@ -378,7 +378,7 @@ static void request_to_a_server_that_goes_is_answered_503(void **state)
     assert_int_equal(handshakes(servers[1], 503), 0);
 
     drain_slots(relay, NULL, 1000);
-    handshake_start(p = new_pair(servers[0], &late), NULL); /* was in the queue of a listener */
+    handshake_start(p = new_pair(servers[0], &late)); /* was in the queue of a listener */
     assert_in_range(p->deadline_ms, 1, relay->loop.now_ms + 1000);
     loop_turn(&relay->loop, 0);
     say(late, request, sizeof request - 1);
