@@ -33,6 +33,8 @@ void closing_put(struct pair *p, struct side *to, uint16_t code, const char *rea
     bool masked = !pair_is_client(p, to);
     size_t len;
 
+    if (p->ended)
+        return;
     if (masked && !pair_random(p->relay, mask, sizeof mask))
         return; /* without a key there is no frame; the FIN follows anyway */
     len = frame_close(frame, code, reason, masked ? mask : NULL);

@@ -1,9 +1,9 @@
 #include "relay/handshake.h"
 
-#include "base/log.h"
 #include "relay/dial.h"
 #include "relay/drain.h"
 #include "relay/limit.h"
+#include "relay/report.h"
 #include "wire/request.h"
 #include "wire/response.h"
 
@@ -98,44 +98,18 @@ static void deadline(struct handshake *h, uint64_t ms)
     loop_timer_set(l, &h->pair->timer, at < h->limit_ms ? at : h->limit_ms);
 }
 
-static void log_connection(struct handshake *h, struct log_line *l)
+static struct report_request known(const struct handshake *h)
 {
-    const struct pair *p = h->pair;
-    const uint8_t *bytes = h->client_in.data;
-    const struct head_slice path = h->request.path;
-    char text[ADDR_TEXT_BYTES];
-
-    log_num(l, "conn", p->conn);
-    log_str(l, "server", p->server->spec->name);
-    log_str(l, "client", addr_text(&p->client_addr, text));
-    if (sock_is_open(&p->backend.sock))
-        log_str(l, "backend", addr_text(&h->dial.addr, text));
-    if (h->request.host.len)
-        log_bytes(l, "host", bytes + h->request.host.off, h->request.host.len);
-    if (h->request.host.len) {
-        /* Without the query, which is where tokens travel; an absolute target may leave out its '/'. */
-        const uint8_t *query = path.len ? memchr(bytes + path.off, '?', path.len) : NULL;
-        size_t len = query ? (size_t)(query - bytes) - path.off : path.len;
-
-        log_bytes(l, "path", len ? (const void *)(bytes + path.off) : "/", len ? len : 1);
-    }
+    return (struct report_request){
+        .head = h->client_in.data, .request = &h->request, .backend = &h->dial.addr};
 }
 
-static void log_refuse(struct handshake *h, int status, const char *by, const char *why)
+static void say_refused(struct handshake *h, int status, const char *by, const char *why)
 {
-    struct log_line l;
-    enum log_level level = h->pair->client.sock.heard ? LOG_INFO : LOG_DEBUG;
+    struct report_request r = known(h);
 
     count(h, status);
-    if (!log_wants(level))
-        return;
-    log_begin(&l, level, "refuse");
-    log_connection(h, &l);
-    log_num(&l, "status", (uint64_t)status);
-    log_str(&l, "by", by);
-    log_str(&l, "why", why);
-    log_num(&l, "duration_ms", h->pair->relay->loop.now_ms - h->pair->start_ms);
-    log_end(&l);
+    report_refuse(h->pair, &r, status, by, why);
 }
 
 /* Everything has been said to the client: FIN, then wait for its end so that no RST overtakes the answer. */
@@ -179,7 +153,7 @@ static void answer(struct handshake *h, int status, unsigned retry_after_s, cons
 {
     struct buf out;
 
-    log_refuse(h, status, "gateway", why);
+    say_refused(h, status, "gateway", why);
     buf_init(&out, HEAD_MAX_BYTES);
     if (answer_emit(status, retry_after_s, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
         end(h, true);
@@ -208,14 +182,14 @@ static void refuse_draining(struct handshake *h)
 /* The client is gone before it could be answered. */
 static void client_gone(struct handshake *h, const char *why)
 {
-    log_refuse(h, 0, "client", why);
+    say_refused(h, 0, "client", why);
     end(h, false);
 }
 
 /* Our patience is gone before there was anything to answer. */
 static void cut(struct handshake *h, const char *why)
 {
-    log_refuse(h, 0, "gateway", why);
+    say_refused(h, 0, "gateway", why);
     end(h, false);
 }
 
@@ -258,7 +232,7 @@ static void relay_answer(struct handshake *h)
                "the backend's answer has no usable length: Content-Length or Transfer-Encoding");
         return;
     }
-    log_refuse(h, h->response_head.status, "backend", "the backend did not switch protocols");
+    say_refused(h, h->response_head.status, "backend", "the backend did not switch protocols");
     h->state = BODY;
     limit(h, p->relay->loop.now_ms + HANDSHAKE_TOTAL_MS);
     deadline(h, HANDSHAKE_TOTAL_MS);
@@ -270,27 +244,11 @@ static void relay_answer(struct handshake *h)
     buf_free(&out);
 }
 
-static void log_open(struct handshake *h, struct head_slice protocol)
-{
-    const struct pair *p = h->pair;
-    struct log_line l;
-
-    if (!log_wants(LOG_INFO))
-        return;
-    log_begin(&l, LOG_INFO, "open");
-    log_connection(h, &l);
-    if (protocol.len)
-        log_bytes(&l, "protocol", h->backend_in.data + protocol.off, protocol.len);
-    if (p->client.sock.ssl)
-        log_str(&l, "tls", tls_version(p->client.sock.ssl));
-    log_num(&l, "handshake_ms", p->relay->loop.now_ms - p->start_ms);
-    log_end(&l);
-}
-
 static void open_tunnel(struct handshake *h, const struct response *r)
 {
     struct pair *p = h->pair;
     size_t client_at = h->request_head.len, backend_at = h->response_head.len;
+    struct report_request known_now = known(h);
     struct buf out;
 
     buf_init(&out, 2 * HEAD_MAX_BYTES);
@@ -303,7 +261,7 @@ static void open_tunnel(struct handshake *h, const struct response *r)
     buf_free(&out);
     count(h, 101);
     stats_handshake_took(p->server->cell, clock_us() - h->start_us);
-    log_open(h, r->protocol);
+    report_open(p, &known_now, h->backend_in.data + r->protocol.off, r->protocol.len);
     leave(h);
     pair_start(p, r->rsv_mask, h->client_in.data + client_at, h->client_in.len - client_at,
                h->backend_in.data + backend_at, h->backend_in.len - backend_at);

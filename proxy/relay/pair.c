@@ -1,10 +1,10 @@
 #include "relay/pair.h"
 
-#include "base/log.h"
 #include "relay/closing.h"
 #include "relay/drain.h"
 #include "relay/limit.h"
 #include "relay/ping.h"
+#include "relay/report.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -66,33 +66,6 @@ struct pair *pair_new(struct relay *r, struct server *server, int fd, const stru
     return p;
 }
 
-static void log_close(const struct pair *p)
-{
-    struct log_line l;
-    uint64_t messages[2] = {0, 0};
-
-    if (!log_wants(LOG_INFO))
-        return;
-    for (int i = 0; i < FRAME_KINDS; i++) {
-        messages[0] += p->client.in.messages[i];
-        messages[1] += p->backend.in.messages[i];
-    }
-    log_begin(&l, LOG_INFO, "close");
-    log_num(&l, "conn", p->conn);
-    log_str(&l, "server", p->server->spec->name);
-    log_num(&l, "code", p->end_code);
-    log_str(&l, "initiator", stats_who_label(p->end_who));
-    log_bytes(&l, "reason", p->end_reason, p->end_reason_len);
-    if (p->detail)
-        log_str(&l, "detail", p->detail);
-    log_num(&l, "client_bytes", p->client.in_bytes);
-    log_num(&l, "backend_bytes", p->backend.in_bytes);
-    log_num(&l, "client_messages", messages[0]);
-    log_num(&l, "backend_messages", messages[1]);
-    log_num(&l, "duration_ms", p->relay->loop.now_ms - p->start_ms);
-    log_end(&l);
-}
-
 static void end_tunnel(struct pair *p)
 {
     struct stats_cell *cell = p->server->cell;
@@ -101,7 +74,7 @@ static void end_tunnel(struct pair *p)
     stats_add(&cell->connections, (uint64_t)-1);
     stats_add(&cell->closes[p->end_who][stats_close_index(p->end_code)], 1);
     p->relay->tunnel_count--;
-    log_close(p);
+    report_close(p);
 }
 
 void pair_end(struct pair *p, bool abort)

@@ -171,9 +171,8 @@ static void begin_drain(struct worker *w)
 {
     if (w->relay.draining)
         return;
-    w->relay.draining = true;
-    close_listeners(w);
     drain_slots(&w->relay, NULL, w->max_drain_ms);
+    close_listeners(w); /* what is queued is taken, and drains too */
 }
 
 static void stop_now(struct worker *w)

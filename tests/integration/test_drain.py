@@ -1,6 +1,8 @@
 """The end of the proxy: S57, and how a drain tells and cuts its connections."""
 
 import contextlib
+import functools
+import os
 import signal
 import threading
 import time
@@ -36,6 +38,7 @@ def expect_exit(gate, within, began):
 
 def draining_gate(start, certs=None, tls=False, drain="2s", **kw):
     kw.setdefault("timeouts", {"drain": drain})
+    start = functools.partial(start, args=["--max-drain", "1m"])
     return Gate(start, certs=certs if tls else None, backend_certs=certs if tls else None, **kw)
 
 
@@ -198,6 +201,29 @@ def test_port_is_closed_at_once(start_proxy):
         term(gate)
         wait_until("it refuses", refuses)
         client.expect_close(1001)
+
+
+def test_queued_connection_is_answered(start_proxy):
+    """S57: who came before the port was closed is taken, and answered 503 as others are."""
+    with draining_gate(start_proxy, drain="4s") as gate:
+        worker = gate.proxy.worker
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with gate.client() as client, gate.client() as slow:
+                client.send(upgrade_request())
+                slow.send(upgrade_request()[:30])
+                began = term(gate)
+                os.kill(worker, signal.SIGCONT)
+                assert client.read_head().status == 503
+                client.close()
+                slow.expect_nothing(0.3)
+                slow.send(upgrade_request()[30:])
+                assert slow.read_head().status == 503
+                slow.close()
+                expect_exit(gate, 3, began)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGCONT)
 
 
 def test_second_term_ends_at_once(start_proxy):

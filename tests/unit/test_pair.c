@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "relay/drain.h"
+#include "relay/handshake.h"
 
 #define SERVERS 2
 #define MANY    200
@@ -312,12 +313,91 @@ static void no_time_tells_and_cuts_at_once(void **state)
     close_tunnel(&inside);
 }
 
+/* Reads the answer of a refused request and ends it. */
+static void answers(int fd, const char *status_line)
+{
+    char got[1024];
+    ssize_t len = read(fd, got, sizeof got - 1);
+
+    assert_true(len > 0);
+    got[len] = 0;
+    assert_memory_equal(got, status_line, strlen(status_line));
+    close(fd);
+    loop_turn(&relay->loop, 0);
+}
+
+static uint64_t handshakes(const struct server *s, int status)
+{
+    return stats_read(&s->cell->handshakes_total[stats_status_index(status)]);
+}
+
+static const char request[] =
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+
+static void handshake_counts_once_by_its_answer(void **state)
+{
+    int far;
+
+    (void)state;
+    handshake_start(new_pair(servers[0], &far));
+    loop_turn(&relay->loop, 0);
+    say(far, "what?\r\n\r\n", 9);
+    assert_int_equal(handshakes(servers[0], 400), 1);
+    gauges_are(servers[0], 1, 0); /* it lingers */
+    answers(far, "HTTP/1.1 400 ");
+    handshake_start(new_pair(servers[0], &far));
+    close(far);
+    loop_turn(&relay->loop, 0);
+    handshake_start(new_pair(servers[0], &far));
+    handshake_abort(LIST_FIRST(&relay->pairs)->handshake);
+    close(far);
+    loop_turn(&relay->loop, 0);
+    gauges_are(servers[0], 0, 0);
+    assert_int_equal(handshakes(servers[0], 400), 1);
+    assert_int_equal(handshakes(servers[0], 0), 2);
+}
+
+static void request_to_a_server_that_goes_is_answered_503(void **state)
+{
+    uint64_t slots[SHARED_SLOTS / 64] = {UINT64_C(1) << servers[0]->slot};
+    struct pair *p;
+    int removed, late, other;
+
+    (void)state;
+    handshake_start(p = new_pair(servers[0], &removed));
+    handshake_start(new_pair(servers[1], &other));
+    loop_turn(&relay->loop, 0);
+    say(removed, request, 20);
+    drain_slots(relay, slots, 0);
+    assert_int_equal(p->timer.at_ms, relay->loop.now_ms + HANDSHAKE_DRAIN_MS);
+    say(removed, request + 20, sizeof request - 1 - 20);
+    answers(removed, "HTTP/1.1 503 ");
+    assert_int_equal(handshakes(servers[0], 503), 1);
+    assert_int_equal(stats_read(&servers[0]->cell->limited[STATS_DRAINING]), 1);
+    assert_int_equal(handshakes(servers[1], 503), 0);
+
+    drain_slots(relay, NULL, 1000);
+    handshake_start(p = new_pair(servers[0], &late)); /* was in the queue of a listener */
+    assert_in_range(p->deadline_ms, 1, relay->loop.now_ms + 1000);
+    loop_turn(&relay->loop, 0);
+    say(late, request, sizeof request - 1);
+    answers(late, "HTTP/1.1 503 ");
+    say(other, request, sizeof request - 1);
+    answers(other, "HTTP/1.1 503 ");
+    gauges_are(servers[0], 0, 0);
+    gauges_are(servers[1], 0, 0);
+    assert_int_equal(relay->pair_count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pair_counts_from_its_first_moment, setup, teardown),
         cmocka_unit_test_setup_teardown(tunnel_counts_while_it_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(close_counts_by_who_began_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(handshake_counts_once_by_its_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(request_to_a_server_that_goes_is_answered_503, setup, teardown),
         cmocka_unit_test_setup_teardown(window_is_shared_evenly, setup, teardown),
         cmocka_unit_test_setup_teardown(only_the_slots_that_are_named_drain, setup, teardown),
         cmocka_unit_test_setup_teardown(server_that_came_back_keeps_those_not_told_yet, setup, teardown),
