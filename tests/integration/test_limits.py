@@ -19,8 +19,8 @@ from support.wait import wait_until
 
 from conftest import starter
 
-# How many workers the proxy runs with; their number is said only where it is more than one.
-WORKERS = [1]
+# How many workers the proxy runs with.
+WORKERS = [1, 2]
 EVERY_WORKERS = pytest.mark.parametrize("workers", WORKERS)
 
 FULL = "the server has reached its limit of connections"
@@ -35,8 +35,8 @@ class Door:
 
     def __init__(self, start, workers=1, *, spec=None, **kw):
         self.held = []
-        args = ["--workers", str(workers)] if workers > 1 else []
-        self.gate = Gate(lambda text, **more: start(text, args=args, **more), serve, **kw, **(spec or {}))
+        args = ["--workers", str(workers)]
+        self.gate = Gate(lambda text, **more: start(text, args=args, admin=True, **more), serve, **kw, **(spec or {}))
         self.proxy = self.gate.proxy
 
     def __enter__(self):
@@ -66,6 +66,10 @@ class Door:
         line = self.gate.line("refuse", client)
         assert (line["status"], line["by"], line["why"]) == (503, "gateway", why)
 
+    def limited(self, limit):
+        """How often that limit was the reason, as /metrics has it."""
+        return self.proxy.metric("tidegate_limited_total", server="test", limit=limit)
+
     def relays(self, client):
         """Does a message of this client reach the backend?"""
         before = sum(len(conn.received) for conn in self.gate.backend.conns)
@@ -92,6 +96,7 @@ def test_connections_over_the_limit_get_503(start_proxy, certs, workers, tls):
         for client in inside:
             door.relays(client)
         assert len(door.gate.backend.conns) == 4, "a refused client was dialled through"
+        assert door.limited("max_connections") == 2
         inside.pop().close()
         inside.append(door.enter_again())
         door.refused(FULL, "limits.maxConnections: 4", 5)
@@ -149,7 +154,7 @@ def test_one_server_does_not_use_up_another_ones_places(start_proxy, workers):
         ports = [free_port() for _ in range(3)]
         limits = [{"maxConnections": 1}, {"maxConnections": 2}, {}]
         specs = [ws_spec(p, backend.port, name=f"s{p}", limits=limit) for p, limit in zip(ports, limits)]
-        start_proxy("---\n".join(specs), args=["--workers", str(workers)] if workers > 1 else [])
+        start_proxy("---\n".join(specs), args=["--workers", str(workers)])
         for port, room in zip(ports, (1, 2, 5)):
             for _ in range(room):
                 stack.enter_context(RawClient(port)).handshake()
@@ -167,6 +172,7 @@ def test_an_address_over_its_limit_gets_503(start_proxy, workers):
         # from anyone but a trusted proxy, X-Forwarded-For says nothing
         door.refused(FULL_FOR_ADDRESS, why, 5, headers=[("X-Forwarded-For", "203.0.113.9")])
         door.enter(host="::1")
+        assert door.limited("max_connections_per_ip") == 2
         for client in first:
             door.relays(client)
         first.pop().close()
@@ -206,6 +212,7 @@ def test_handshakes_have_a_pace(start_proxy, workers):
         start = time.monotonic()
         inside = [door.enter(), door.enter()]
         door.refused(TOO_FAST, "limits.handshakesPerSecond: 2", 1)
+        assert door.limited("handshakes_per_second") == 1
         inside.append(door.enter_again())
         inside.append(door.enter_again())
         took = time.monotonic() - start
@@ -236,10 +243,26 @@ def test_descriptors_are_a_ceiling(start_proxy, workers):
             assert why.endswith(f": {len(inside)}")
             for _ in range(20):
                 door.refused(GATEWAY_FULL, why, 5)
+        assert door.limited("descriptors") >= 1
         for client in inside:
             door.relays(client)
         inside.pop().close()
         inside.append(door.enter_again())
+
+
+def test_ports_take_from_the_ceiling(start_proxy, tmp_path):
+    """S31: listening sockets are counted in: with many of them there are still descriptors left for answers."""
+    ports = [free_port() for _ in range(40)]
+    with RawBackend(serve) as backend, contextlib.ExitStack() as stack:
+        specs = [ws_spec(p, backend.port, name=f"s{p}") for p in ports]
+        proxy = start_proxy("---\n".join(specs[:10]), wrap=["prlimit", "--nofile=100:100"], run_dir=tmp_path)
+        proxy.apply("---\n".join(specs))
+        answers = []
+        while 503 not in answers:
+            client = stack.enter_context(RawClient(ports[len(answers) % 40]))
+            answers.append(client.answer(upgrade_request()).status)
+        assert 10 <= answers.count(101) <= 20, answers
+        assert not proxy.logged("accept")
 
 
 def test_no_descriptor_is_left_for_the_backend(start_proxy):
@@ -286,6 +309,12 @@ def test_short_of_memory_nobody_new_gets_in(start_inside, memory, workers):
             door.relays(client)
         memory.fill(90)
         door.enter_again()
+        # a limit that is lifted is no limit
+        memory.fill(96.5)
+        wait_until("refusals", lambda: door.knock()[1].status == 503)
+        (memory.path / "memory.limit_in_bytes").write_text("-1")
+        door.enter_again()
+        assert door.limited("memory") >= 2
         assert not door.proxy.logged("close", reason=NO_MEMORY)
 
 
@@ -312,6 +341,7 @@ def test_very_short_of_memory_idle_connections_go(start_inside, memory, workers)
             assert client.expect_close(1001).reason == NO_MEMORY
             client.send_close(1001)
             client.half_close()
+        assert door.limited("memory") == 20
         line = door.gate.close_line(idle[0])
         assert (line["code"], line["initiator"], line["reason"]) == (1001, "gateway", NO_MEMORY)
         for client in busy:
