@@ -1,7 +1,9 @@
 """Admission: what is refused with 503 while there is no room, and what it leaves alone. S31 and S33 (memory)."""
 
 import contextlib
+import os
 import select
+import signal
 import threading
 import time
 
@@ -33,10 +35,10 @@ NO_MEMORY = "the gateway is short of memory"
 class Door:
     """A gate before a backend that takes everyone, and clients that knock."""
 
-    def __init__(self, start, workers=1, *, spec=None, **kw):
+    def __init__(self, start, workers=1, *, spec=None, run_dir=None, **kw):
         self.held = []
-        args = ["--workers", str(workers)]
-        self.gate = Gate(lambda text, **more: start(text, args=args, admin=True, **more), serve, **kw, **(spec or {}))
+        more = {"args": ["--workers", str(workers)], "admin": True, "run_dir": run_dir}
+        self.gate = Gate(lambda text, **usual: start(text, **usual, **more), serve, **kw, **(spec or {}))
         self.proxy = self.gate.proxy
 
     def __enter__(self):
@@ -248,6 +250,54 @@ def test_descriptors_are_a_ceiling(start_proxy, workers):
             door.relays(client)
         inside.pop().close()
         inside.append(door.enter_again())
+
+
+@EVERY_WORKERS
+def test_a_reload_changes_limits_for_new_connections(start_proxy, tmp_path, workers):
+    """S31: a lower limit closes nobody and lets nobody in until enough have left; a higher one has room at once."""
+    with Door(start_proxy, workers, spec={"limits": {"maxConnections": 3}}, run_dir=tmp_path) as door:
+
+        def set_limit(count):
+            door.proxy.apply(ws_spec(door.gate.port, door.gate.backend.port, limits={"maxConnections": count}))
+
+        inside = [door.enter() for _ in range(3)]
+        set_limit(2)
+        door.refused(FULL, "limits.maxConnections: 2", 5)
+        for client in inside:
+            door.relays(client)
+        inside.pop().close()
+        wait_until("its end", lambda: door.proxy.metric("tidegate_connections", server="test") == 2)
+        door.refused(FULL, "limits.maxConnections: 2", 5)
+        set_limit(3)
+        door.enter()
+        door.refused(FULL, "limits.maxConnections: 3", 5)
+        set_limit(0)
+        for _ in range(3):
+            door.enter()
+
+
+def test_a_dead_worker_gives_its_places_back(start_proxy):
+    """S31: what a killed worker had counted is free again, in all and by address, and not a place more."""
+    with Door(start_proxy, 2, spec={"limits": {"maxConnections": 16, "maxConnectionsPerIP": 12}}) as door:
+        inside = [door.enter() for _ in range(12)]
+        others = [door.enter(host="::1") for _ in range(4)]
+        door.refused(FULL, "limits.maxConnections: 16", 5)
+        dead = door.proxy.workers()[0]
+        os.kill(dead, signal.SIGKILL)
+        wait_until("its end", lambda: dead not in door.proxy.workers())
+        lost = select.select([c.sock for c in inside + others], [], [], 0.5)[0]
+        assert 0 < len(lost) < 16, "one worker had them all"
+        lost_others = sum(c.sock in lost for c in others)
+        for _ in range(len(lost) - lost_others):
+            door.enter_again()
+        if lost_others:
+            door.refused(FULL_FOR_ADDRESS, "limits.maxConnectionsPerIP: 12 for 127.0.0.1", 5)
+        for _ in range(lost_others):
+            door.enter_again(host="::1")
+        door.refused(FULL, "limits.maxConnections: 16", 5)
+        for client in inside + others:
+            if client.sock not in lost:
+                door.relays(client)
 
 
 def test_ports_take_from_the_ceiling(start_proxy, tmp_path):
