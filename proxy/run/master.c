@@ -220,11 +220,10 @@ static void check_memory(struct master *m)
     static const char *const what[] = {"enough again", "short: new handshakes are refused",
                                        "very short: idle connections are closed"};
     enum shared_pressure before = (enum shared_pressure)atomic_load(&m->shared.head->pressure), now;
-    uint64_t limit, used;
+    uint64_t limit = 0, used = 0;
 
-    if (!cgroup_memory_read(&m->memory, &limit, &used))
-        return;
-    now = cgroup_pressure(before, limit, used);
+    /* Without a limit, or without one any more, there is enough. */
+    now = cgroup_memory_read(&m->memory, &limit, &used) ? cgroup_pressure(before, limit, used) : SHARED_CALM;
     if (now == before)
         return;
     atomic_store(&m->shared.head->pressure, now);

@@ -27,6 +27,7 @@ struct worker {
     struct table table;
     struct listener *listeners[UINT16_MAX + 1]; /* by port; NULL: none */
     uint32_t max_drain_ms;
+    unsigned own_fds; /* descriptors that are open before there is a port or a connection */
 };
 
 static void on_turn_end(struct loop *l)
@@ -76,10 +77,20 @@ static void take_ports(struct worker *w, const struct control *m, const int *fds
     }
 }
 
+/* How many tunnels the descriptors allow that ports and our own leave. */
+static void set_ceiling(struct worker *w, unsigned ports)
+{
+    struct rlimit lim = {.rlim_cur = 1024};
+
+    getrlimit(RLIMIT_NOFILE, &lim);
+    atomic_store(&w->relay.me->max_tunnels, limit_max_tunnels(lim.rlim_cur, w->own_fds + ports));
+}
+
 /* Every server behind its port; the ports that no server has are closed. */
 static int serve(struct worker *w, struct err *err)
 {
     static uint8_t used[(UINT16_MAX + 1) / 8];
+    unsigned ports = 0;
 
     memset(used, 0, sizeof used);
     for (size_t i = 0; i < w->table.count; i++) {
@@ -93,11 +104,14 @@ static int serve(struct worker *w, struct err *err)
             return err_prefix(err, "server \"%s\"", s->spec->name);
         used[s->spec->port / 8] |= (uint8_t)(1 << s->spec->port % 8);
     }
-    for (size_t port = 1; port <= UINT16_MAX; port++)
+    for (size_t port = 1; port <= UINT16_MAX; port++) {
         if (w->listeners[port] && !(used[port / 8] & 1 << port % 8)) {
             listener_close(w->listeners[port]);
             w->listeners[port] = NULL;
         }
+        ports += w->listeners[port] != NULL;
+    }
+    set_ceiling(w, ports);
     return 0;
 }
 
@@ -225,14 +239,6 @@ static unsigned open_descriptors(void)
     return n;
 }
 
-static void set_ceiling(struct relay *r)
-{
-    struct rlimit lim = {.rlim_cur = 1024};
-
-    getrlimit(RLIMIT_NOFILE, &lim);
-    atomic_store(&r->me->max_tunnels, limit_max_tunnels(lim.rlim_cur, open_descriptors()));
-}
-
 static int init(struct worker *w, unsigned index, struct err *err)
 {
     struct relay *r = &w->relay;
@@ -253,7 +259,7 @@ static int init(struct worker *w, unsigned index, struct err *err)
     w->control = (struct loop_fd){.fd = CONTROL_FD, .ready = on_control};
     w->beat.fire = on_beat;
     fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
-    set_ceiling(r);
+    w->own_fds = open_descriptors();
     on_beat(&w->beat);
     return loop_watch(&r->loop, &w->control, &w->control_watched, EPOLLIN, err);
 }

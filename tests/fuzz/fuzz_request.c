@@ -101,15 +101,38 @@ static void check_forwarded(const struct head *h, const uint8_t *bytes, const st
     CHECK(head_count(&again, out->data, "Origin") == head_count(h, bytes, "Origin"));
 }
 
+/* The client that a trusted proxy of ours would find in what we forward is the one that we found. */
+static void check_client(const struct head *h, const uint8_t *bytes, const struct spec_server *server,
+                         const struct buf *out)
+{
+    struct in6_addr peer = {.s6_addr = {[10] = 0xFF, [11] = 0xFF, [12] = 192, [13] = 0, [14] = 2, [15] = 7}};
+    struct in6_addr next = peer, mine = request_client(h, bytes, server, &peer), theirs;
+    struct head again;
+
+    CHECK(server->trusted_proxy_count || !memcmp(&mine, &peer, sizeof(mine)));
+    head_init(&again, HEAD_REQUEST);
+    CHECK(head_parse(&again, out->data, out->len) == HEAD_DONE);
+    next.s6_addr[15] = 1;
+    theirs = request_client(&again, out->data, server, &next);
+    CHECK(!server->trusted_proxy_count || !memcmp(&mine, &theirs, sizeof(mine)));
+}
+
 static void check_request(const struct head *h, const uint8_t *bytes, unsigned options)
 {
     const struct request_via via = {
         .client_addr = "192.0.2.7", .client_trusted = options & OPT_TRUSTED, .backend_host = "backend:9000"};
     struct spec_server server = {.headers = {.keep_host = !(options & OPT_OWN_HOST)}};
+    struct spec_cidr proxies[] = {
+        {.addr = {[10] = 0xFF, [11] = 0xFF, [12] = 192, [13] = 0, [14] = 2}, .bits = 96 + 24},
+        {.addr = {[10] = 0xFF, [11] = 0xFF, [12] = 10}, .bits = 96 + 8}};
     struct request r;
     struct verdict v;
     struct buf out;
 
+    if (options & OPT_TRUSTED) {
+        server.trusted_proxies = proxies;
+        server.trusted_proxy_count = 2;
+    }
     if (options & OPT_HEADERS) {
         server.headers.set = set;
         server.headers.set_count = 1;
@@ -126,8 +149,10 @@ static void check_request(const struct head *h, const uint8_t *bytes, unsigned o
     buf_init(&out, 2 * HEAD_MAX_BYTES);
     CHECK(request_forward(h, bytes, &r, &server, &via, &out) == 0);
     /* With what we add, a head at the limits may pass them. */
-    if (out.len <= HEAD_MAX_BYTES && h->field_count < HEAD_MAX_FIELDS - 8)
+    if (out.len <= HEAD_MAX_BYTES && h->field_count < HEAD_MAX_FIELDS - 8) {
         check_forwarded(h, bytes, &r, options, &out);
+        check_client(h, bytes, &server, &out);
+    }
     buf_free(&out);
 }
 

@@ -1,7 +1,9 @@
 """Admission: what is refused with 503 while there is no room, and what it leaves alone. S31 and S33 (memory)."""
 
 import contextlib
+import os
 import select
+import signal
 import threading
 import time
 
@@ -19,8 +21,8 @@ from support.wait import wait_until
 
 from conftest import starter
 
-# How many workers the proxy runs with; their number is said only where it is more than one.
-WORKERS = [1]
+# How many workers the proxy runs with.
+WORKERS = [1, 2]
 EVERY_WORKERS = pytest.mark.parametrize("workers", WORKERS)
 
 FULL = "the server has reached its limit of connections"
@@ -33,10 +35,10 @@ NO_MEMORY = "the gateway is short of memory"
 class Door:
     """A gate before a backend that takes everyone, and clients that knock."""
 
-    def __init__(self, start, workers=1, *, spec=None, **kw):
+    def __init__(self, start, workers=1, *, spec=None, run_dir=None, **kw):
         self.held = []
-        args = ["--workers", str(workers)] if workers > 1 else []
-        self.gate = Gate(lambda text, **more: start(text, args=args, **more), serve, **kw, **(spec or {}))
+        more = {"args": ["--workers", str(workers)], "admin": True, "run_dir": run_dir}
+        self.gate = Gate(lambda text, **usual: start(text, **usual, **more), serve, **kw, **(spec or {}))
         self.proxy = self.gate.proxy
 
     def __enter__(self):
@@ -66,6 +68,10 @@ class Door:
         line = self.gate.line("refuse", client)
         assert (line["status"], line["by"], line["why"]) == (503, "gateway", why)
 
+    def limited(self, limit):
+        """How often that limit was the reason, as /metrics has it."""
+        return self.proxy.metric("tidegate_limited_total", server="test", limit=limit)
+
     def relays(self, client):
         """Does a message of this client reach the backend?"""
         before = sum(len(conn.received) for conn in self.gate.backend.conns)
@@ -92,6 +98,7 @@ def test_connections_over_the_limit_get_503(start_proxy, certs, workers, tls):
         for client in inside:
             door.relays(client)
         assert len(door.gate.backend.conns) == 4, "a refused client was dialled through"
+        assert door.limited("max_connections") == 2
         inside.pop().close()
         inside.append(door.enter_again())
         door.refused(FULL, "limits.maxConnections: 4", 5)
@@ -149,7 +156,7 @@ def test_one_server_does_not_use_up_another_ones_places(start_proxy, workers):
         ports = [free_port() for _ in range(3)]
         limits = [{"maxConnections": 1}, {"maxConnections": 2}, {}]
         specs = [ws_spec(p, backend.port, name=f"s{p}", limits=limit) for p, limit in zip(ports, limits)]
-        start_proxy("---\n".join(specs), args=["--workers", str(workers)] if workers > 1 else [])
+        start_proxy("---\n".join(specs), args=["--workers", str(workers)])
         for port, room in zip(ports, (1, 2, 5)):
             for _ in range(room):
                 stack.enter_context(RawClient(port)).handshake()
@@ -167,6 +174,7 @@ def test_an_address_over_its_limit_gets_503(start_proxy, workers):
         # from anyone but a trusted proxy, X-Forwarded-For says nothing
         door.refused(FULL_FOR_ADDRESS, why, 5, headers=[("X-Forwarded-For", "203.0.113.9")])
         door.enter(host="::1")
+        assert door.limited("max_connections_per_ip") == 2
         for client in first:
             door.relays(client)
         first.pop().close()
@@ -206,6 +214,7 @@ def test_handshakes_have_a_pace(start_proxy, workers):
         start = time.monotonic()
         inside = [door.enter(), door.enter()]
         door.refused(TOO_FAST, "limits.handshakesPerSecond: 2", 1)
+        assert door.limited("handshakes_per_second") == 1
         inside.append(door.enter_again())
         inside.append(door.enter_again())
         took = time.monotonic() - start
@@ -236,10 +245,74 @@ def test_descriptors_are_a_ceiling(start_proxy, workers):
             assert why.endswith(f": {len(inside)}")
             for _ in range(20):
                 door.refused(GATEWAY_FULL, why, 5)
+        assert door.limited("descriptors") >= 1
         for client in inside:
             door.relays(client)
         inside.pop().close()
         inside.append(door.enter_again())
+
+
+@EVERY_WORKERS
+def test_a_reload_changes_limits_for_new_connections(start_proxy, tmp_path, workers):
+    """S31: a lower limit closes nobody and lets nobody in until enough have left; a higher one has room at once."""
+    with Door(start_proxy, workers, spec={"limits": {"maxConnections": 3}}, run_dir=tmp_path) as door:
+
+        def set_limit(count):
+            door.proxy.apply(ws_spec(door.gate.port, door.gate.backend.port, limits={"maxConnections": count}))
+
+        inside = [door.enter() for _ in range(3)]
+        set_limit(2)
+        door.refused(FULL, "limits.maxConnections: 2", 5)
+        for client in inside:
+            door.relays(client)
+        inside.pop().close()
+        wait_until("its end", lambda: door.proxy.metric("tidegate_connections", server="test") == 2)
+        door.refused(FULL, "limits.maxConnections: 2", 5)
+        set_limit(3)
+        door.enter()
+        door.refused(FULL, "limits.maxConnections: 3", 5)
+        set_limit(0)
+        for _ in range(3):
+            door.enter()
+
+
+def test_a_dead_worker_gives_its_places_back(start_proxy):
+    """S31: what a killed worker had counted is free again, in all and by address, and not a place more."""
+    with Door(start_proxy, 2, spec={"limits": {"maxConnections": 16, "maxConnectionsPerIP": 12}}) as door:
+        inside = [door.enter() for _ in range(12)]
+        others = [door.enter(host="::1") for _ in range(4)]
+        door.refused(FULL, "limits.maxConnections: 16", 5)
+        dead = door.proxy.workers()[0]
+        os.kill(dead, signal.SIGKILL)
+        wait_until("its end", lambda: dead not in door.proxy.workers())
+        lost = select.select([c.sock for c in inside + others], [], [], 0.5)[0]
+        assert 0 < len(lost) < 16, "one worker had them all"
+        lost_others = sum(c.sock in lost for c in others)
+        for _ in range(len(lost) - lost_others):
+            door.enter_again()
+        if lost_others:
+            door.refused(FULL_FOR_ADDRESS, "limits.maxConnectionsPerIP: 12 for 127.0.0.1", 5)
+        for _ in range(lost_others):
+            door.enter_again(host="::1")
+        door.refused(FULL, "limits.maxConnections: 16", 5)
+        for client in inside + others:
+            if client.sock not in lost:
+                door.relays(client)
+
+
+def test_ports_take_from_the_ceiling(start_proxy, tmp_path):
+    """S31: listening sockets are counted in: with many of them there are still descriptors left for answers."""
+    ports = [free_port() for _ in range(40)]
+    with RawBackend(serve) as backend, contextlib.ExitStack() as stack:
+        specs = [ws_spec(p, backend.port, name=f"s{p}") for p in ports]
+        proxy = start_proxy("---\n".join(specs[:10]), wrap=["prlimit", "--nofile=100:100"], run_dir=tmp_path)
+        proxy.apply("---\n".join(specs))
+        answers = []
+        while 503 not in answers:
+            client = stack.enter_context(RawClient(ports[len(answers) % 40]))
+            answers.append(client.answer(upgrade_request()).status)
+        assert 10 <= answers.count(101) <= 20, answers
+        assert not proxy.logged("accept")
 
 
 def test_no_descriptor_is_left_for_the_backend(start_proxy):
@@ -286,6 +359,12 @@ def test_short_of_memory_nobody_new_gets_in(start_inside, memory, workers):
             door.relays(client)
         memory.fill(90)
         door.enter_again()
+        # a limit that is lifted is no limit
+        memory.fill(96.5)
+        wait_until("refusals", lambda: door.knock()[1].status == 503)
+        (memory.path / "memory.limit_in_bytes").write_text("-1")
+        door.enter_again()
+        assert door.limited("memory") >= 2
         assert not door.proxy.logged("close", reason=NO_MEMORY)
 
 
@@ -312,6 +391,7 @@ def test_very_short_of_memory_idle_connections_go(start_inside, memory, workers)
             assert client.expect_close(1001).reason == NO_MEMORY
             client.send_close(1001)
             client.half_close()
+        assert door.limited("memory") == 20
         line = door.gate.close_line(idle[0])
         assert (line["code"], line["initiator"], line["reason"]) == (1001, "gateway", NO_MEMORY)
         for client in busy:
