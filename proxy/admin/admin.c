@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#define PAGE_COUNT   8
+#define PAGE_COUNT   9
 #define HEALTH_COUNT 2 /* the first of them */
 
 struct admin {
@@ -85,6 +85,13 @@ static int get_js(void *arg, struct buf *out, const char **type)
     return buf_add(out, page_js, page_js_len) ? 500 : 200;
 }
 
+static int get_svg(void *arg, struct buf *out, const char **type)
+{
+    (void)arg;
+    *type = "image/svg+xml";
+    return buf_add(out, page_svg, page_svg_len) ? 500 : 200;
+}
+
 static void on_tick(struct loop_timer *t)
 {
     struct admin *a = (struct admin *)((char *)t - offsetof(struct admin, tick));
@@ -116,10 +123,15 @@ struct admin *admin_new(const struct status *status, const char *admin_address, 
     *a = (struct admin){.status = status, .tick.fire = on_tick};
     for (size_t i = 0; i < PAGE_COUNT; i++) {
         static const struct http_page pages[PAGE_COUNT] = {
-            {.path = "/healthz", .get = get_healthz}, {.path = "/readyz", .get = get_readyz},
-            {.path = "/metrics", .get = get_metrics}, {.path = "/status", .get = get_status},
-            {.path = "/", .get = get_html},           {.path = "/page.css", .get = get_css},
-            {.path = "/page.js", .get = get_js},      {.path = "/feed"},
+            {.path = "/healthz", .get = get_healthz},
+            {.path = "/readyz", .get = get_readyz},
+            {.path = "/metrics", .get = get_metrics},
+            {.path = "/status", .get = get_status},
+            {.path = "/", .get = get_html},
+            {.path = "/page.css", .get = get_css},
+            {.path = "/page.js", .get = get_js},
+            {.path = "/page.svg", .get = get_svg},
+            {.path = "/feed"},
         };
 
         a->pages[i] = pages[i];

@@ -72,6 +72,7 @@ def text(client, timeout=5.0):
         ("/", "text/html; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
+        ("/page.svg", "image/svg+xml"),
     ],
 )
 def test_page_is_served(admin, path, kind):

@@ -15,15 +15,10 @@ import pytest
 
 from peers.legs import leg  # noqa: F401 (a fixture)
 from peers.process import Server
+from support.browser import FLAGS
 from support.need import cannot_run
 
 PAGE = Path(__file__).with_name("peers") / "page.html"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-proxy-server",
-    "--ignore-certificate-errors",
-]  # fmt: skip
-
 pytestmark = pytest.mark.parametrize("leg", ["wss-ws", "wss-wss"], indirect=True)
 
 
@@ -61,7 +56,7 @@ def open_page(tmp_path):
         query = urlencode([("url", url), *(("protocol", name) for name in protocols)])
         log = (tmp_path / "chromium.log").open("wb")
         process = subprocess.Popen(
-            [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--remote-debugging-port=0",
+            [browser, *FLAGS, "--ignore-certificate-errors", f"--user-data-dir={tmp_path}/profile", "--remote-debugging-port=0",
              f"http://127.0.0.1:{pages.server_port}/page.html?{query}"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip

@@ -37,7 +37,8 @@ static uint32_t below(struct demo *d, uint32_t n)
 static void move_cell(struct demo *d, struct stats_cell *c, uint32_t weight)
 {
     static const int answers[] = {101, 101, 101, 101, 101, 101, 101, 101, 401, 404, 502, 503, 504, 0};
-    static const unsigned codes[] = {1000, 1000, 1000, 1001, 1001, 1005, 1011, 1009, 3000, 4001};
+    static const unsigned codes[STATS_WHOS][4] = {
+        {1000, 1000, 1001, 1005}, {1000, 1000, 1011, 4001}, {1001, 1001, 1009, 1002}};
 
     for (uint32_t i = below(d, weight / 4 + 2); i > 0; i--) {
         int status = answers[below(d, sizeof answers / sizeof *answers)];
@@ -50,8 +51,10 @@ static void move_cell(struct demo *d, struct stats_cell *c, uint32_t weight)
         stats_handshake_took(c, 400 + below(d, 1u << below(d, 18)));
     }
     for (uint32_t i = below(d, weight / 4 + 2); i > 0 && stats_read(&c->connections) > weight; i--) {
+        unsigned who = below(d, 10) % STATS_WHOS;
+
         stats_add(&c->connections, (uint64_t)-1);
-        stats_add(&c->closes[below(d, STATS_WHOS)][stats_close_index(codes[below(d, 10)])], 1);
+        stats_add(&c->closes[who][stats_close_index(codes[who][below(d, 4)])], 1);
     }
     atomic_store(&c->handshakes, below(d, weight / 8 + 1));
     for (int from = 0; from < 2; from++) {
@@ -61,7 +64,7 @@ static void move_cell(struct demo *d, struct stats_cell *c, uint32_t weight)
         stats_add(&c->messages[from][FRAME_PING], below(d, 2));
         stats_add(&c->bytes[from], (uint64_t)n * (80 + below(d, 900)));
     }
-    if (!below(d, 20))
+    if (!below(d, 200))
         stats_add(&c->limited[below(d, STATS_LIMITS)], 1);
 }
 
