@@ -36,6 +36,7 @@ def expect_exit(gate, within, began):
 
 def draining_gate(start, certs=None, tls=False, drain="2s", **kw):
     kw.setdefault("timeouts", {"drain": drain})
+    kw.setdefault("args", ["--max-drain", "1h"])  # the spec's own counts
     return Gate(start, certs=certs if tls else None, backend_certs=certs if tls else None, **kw)
 
 
