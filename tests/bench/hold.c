@@ -1,12 +1,13 @@
 /* hold.c - a crowd of WebSocket clients that stay: each echoes now and then, until stdin ends
  *
- *   bench_hold --port N [--tls] [--connections N] [--period MS] [--size BYTES] [--deaf K] [--midframe K]
+ *   bench_hold --port N [--tls] [--connections N] [--period MS] [--report MS] [--size BYTES] [--deaf K]
+ *              [--midframe K]
  *
  * Every byte of an echo is compared. A Close is answered by a Close, a Ping by a Pong. A socket that has ended is not
  * opened again. Of the N, --midframe K stop in the middle of sending a frame and read on; --deaf K send frames without
  * pause and never read a byte.
  *
- * Each second, and last once stdin has ended, one JSON object a line on stdout:
+ * Each second (or --report), and last once stdin has ended, one JSON object a line on stdout:
  *   at_ms     CLOCK_MONOTONIC
  *   open      sockets after their 101 that no Close and no end has reached; opening: those before it
  *   echoes, errors (failed handshakes, wrong bytes; `why` is the first one), cut (ends without a Close)
@@ -30,7 +31,6 @@
 #define CONNECTIONS_MAX 20000
 #define PERIOD_MAX_MS   600000
 #define SIZE_MAX_BYTES  65536
-#define REPORT_NS       1000000000u
 #define SMALL_BUFFER    4096 /* of a deaf socket: what it does not take is the gateway's to keep */
 #define CODES           5000
 
@@ -40,7 +40,7 @@ struct hold {
     struct peer_plan plan;
     struct peer *peers;
     unsigned count, deaf, midframe;
-    uint64_t period_ns, start_ns, report_ns;
+    uint64_t period_ns, report_ns, start_ns;
     uint64_t turn; /* of the echoes: turn k is peer k % count's, due at start + k * period / count */
     unsigned started, opening, open;
     uint64_t echoes, errors, cut, slowest_ns;
@@ -242,15 +242,15 @@ static void run(struct hold *h)
     if (epoll_ctl(h->plan.ep, EPOLL_CTL_ADD, STDIN_FILENO, &in))
         net_fail("stdin, which must be a pipe");
     h->start_ns = net_now_ns();
-    h->report_ns = h->start_ns + REPORT_NS;
+    uint64_t report_at = h->start_ns + h->report_ns;
     while (wanted) {
         start_more(h);
         uint64_t now = net_now_ns(), due = send_due(h, now);
-        if (now >= h->report_ns) {
+        if (now >= report_at) {
             report(h, now, false);
-            h->report_ns += REPORT_NS;
+            report_at = now + h->report_ns;
         }
-        due = due < h->report_ns ? due : h->report_ns;
+        due = due < report_at ? due : report_at;
         const int n =
             epoll_wait(h->plan.ep, events, EVENTS, due > now ? (int)((due - now) / 1000000) + 1 : 0);
         if (n < 0 && errno != EINTR)
@@ -267,7 +267,7 @@ static void run(struct hold *h)
 
 int main(int argc, char **argv)
 {
-    static struct hold h = {.count = 1, .period_ns = 1000000000u, .why = ""};
+    static struct hold h = {.count = 1, .period_ns = 1000000000u, .report_ns = 1000000000u, .why = ""};
     uint64_t size_bytes = 64;
     uint16_t port = 0;
     bool tls = false;
@@ -283,6 +283,8 @@ int main(int argc, char **argv)
             h.count = (unsigned)net_number(o, value, CONNECTIONS_MAX);
         else if (!strcmp(o, "--period"))
             h.period_ns = net_number(o, value, PERIOD_MAX_MS) * 1000000;
+        else if (!strcmp(o, "--report"))
+            h.report_ns = net_number(o, value, PERIOD_MAX_MS) * 1000000;
         else if (!strcmp(o, "--size"))
             size_bytes = net_number(o, value, SIZE_MAX_BYTES);
         else if (!strcmp(o, "--deaf"))
@@ -292,7 +294,7 @@ int main(int argc, char **argv)
         else
             port = 0;
     }
-    if (!port || !h.count || !h.period_ns || h.deaf + h.midframe > h.count) {
+    if (!port || !h.count || !h.period_ns || !h.report_ns || h.deaf + h.midframe > h.count) {
         fputs("usage: bench_hold --port N [options]: see hold.c\n", stderr);
         return 2;
     }

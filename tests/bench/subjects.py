@@ -139,13 +139,6 @@ backend: ws://127.0.0.1:{backend}
 {tls}"""
 
 
-def one_worker(proxy):
-    """One worker, as everybody has, and no admin port."""
-    # To be dropped once main has the master: until then the binary is one process and knows neither flag.
-    usage = subprocess.run([proxy, "--help"], capture_output=True, text=True, timeout=START_LIMIT_S).stdout
-    return ["--workers", "1", "--admin", "off"] if "--workers" in usage else []
-
-
 class Subject:
     """One proxy on one port, from `with` to its end."""
 
@@ -174,7 +167,7 @@ class Subject:
                 connections=min(9000, FILES // 2 - 100), port=self.port, backend=e.backend,
                 tls=tls if self.tls else ""))]
         tls = f"tls: {{certFile: {e.cert}, keyFile: {e.key}}}\n"
-        return [e.proxy, *one_worker(e.proxy), "--config", self.write("yaml", TIDEGATE.format(
+        return [e.proxy, "--workers", "1", "--admin", "off", "--config", self.write("yaml", TIDEGATE.format(
             https="true" if self.tls else "false", port=self.port, backend=e.backend, tls=tls if self.tls else ""))]
 
     def __enter__(self):

@@ -12,8 +12,8 @@ from .spec import https_spec, ws_spec
 class Gate:
     """start: a start_proxy fixture. certs: TLS to clients; backend_certs: TLS to the backend. spec: further keys."""
 
-    def __init__(self, start, script=manual, *, certs=None, backend_certs=None, backend=None, log_level="debug", wrap=(),
-                 env=None, backend_kw=None, **spec):
+    def __init__(self, start, script=manual, *, certs=None, backend_certs=None, backend=None, log_level="debug", args=(),
+                 wrap=(), env=None, backend_kw=None, **spec):
         tls = server_context(backend_certs.server) if backend_certs else None
         self.backend = RawBackend(script, tls=tls, **(backend_kw or {}))
         self.port = free_port()
@@ -24,7 +24,7 @@ class Gate:
         build = https_spec if certs else ws_spec
         if certs:
             spec["certs"] = certs
-        self.proxy = start(build(self.port, backend=url, **spec), log_level=log_level, wrap=wrap, env=env)
+        self.proxy = start(build(self.port, backend=url, **spec), log_level=log_level, args=args, wrap=wrap, env=env)
 
     def __enter__(self):
         return self

@@ -11,6 +11,8 @@ from .proxy import REPO
 
 BENCH = Path(os.environ.get("TIDEGATE_BUILD", str(REPO / "build"))) / "tests" / "bench"
 
+REPORT_MS = 100
+
 
 class EchoBackend:
     """bench_echo: echoes every frame of any number of connections, answers a Close by a Close."""
@@ -38,8 +40,8 @@ class Hold:
         self.reports = []
         self.cond = threading.Condition()
         self.final = None
-        command = [BENCH / "bench_hold", "--port", port, "--connections", count, "--period", period_ms, "--size", size,
-                   "--deaf", deaf, "--midframe", midframe]  # fmt: skip
+        command = [BENCH / "bench_hold", "--port", port, "--connections", count, "--period", period_ms, "--report", REPORT_MS,
+                   "--size", size, "--deaf", deaf, "--midframe", midframe]  # fmt: skip
         self.process = subprocess.Popen([*map(str, command), *(["--tls"] if tls else [])], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)

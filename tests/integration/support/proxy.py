@@ -1,6 +1,5 @@
 """The proxy: a master process, and the workers that it starts."""
 
-import functools
 import hashlib
 import json
 import os
@@ -39,19 +38,12 @@ def is_sanitized():
     return "libasan" in out or b"__asan_init" in Path(BINARY).read_bytes()
 
 
-@functools.cache
-def _known_flags():
-    # To be dropped once main has the master: until then these tests also run on the binary of one process.
-    out = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=10).stdout
-    return [flag for flag in ("--workers", "--admin", "--max-drain") if flag in out]
-
-
 def serving_flags(args=()):
     """What a test's proxy is started with unless args say otherwise: one worker, no admin port (it is one for the whole
     machine), and a drain that no test waits for."""
     usual = {"--workers": "1", "--admin": "off", "--max-drain": "1s"}
     given = {a.split("=")[0] for a in args}
-    return [word for flag in _known_flags() if flag not in given for word in (flag, usual[flag])]
+    return [word for flag in usual if flag not in given for word in (flag, usual[flag])]
 
 
 def revision_of(spec):
@@ -176,8 +168,6 @@ class Proxy:
     @property
     def worker(self):
         """The pid of the only worker."""
-        if "--workers" not in _known_flags():
-            return self.pid
         pids = self.workers()
         assert len(pids) == 1, f"one worker was due: {pids}"
         return pids[0]

@@ -72,6 +72,6 @@ class Site:
     def __exit__(self, kind, *_):
         try:
             if kind is None and self.crowd.final is None:
-                self.check()
+                self.crowd.check(self.crowd.finish())
         finally:
             self.close()
