@@ -29,7 +29,9 @@ struct tls_picker {
  * certificate and verify mode are settled, for which the servername callback is too late. */
 SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker);
 
-/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. */
+/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. All
+ * servers that show no certificate and trust the system's roots have one SSL_CTX in common; the roots are read when the
+ * first of them comes, and not again. An SSL of it may be read from and written to while *d stands where it is. */
 struct tls_dial {
     SSL_CTX *ctx;
     struct ssl_session_st *session;
