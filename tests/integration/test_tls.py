@@ -33,7 +33,7 @@ GONE = (ssl.SSLError, Eof, ConnectionError)
 TLS12 = {"minimum": TLSVersion.TLSv1_2, "maximum": TLSVersion.TLSv1_2}
 TLS13 = {"minimum": TLSVersion.TLSv1_3, "maximum": TLSVersion.TLSv1_3}
 VERSIONS = pytest.mark.parametrize("versions", [TLS12, TLS13], ids=["1.2", "1.3"])
-WORKERS = pytest.mark.parametrize("args", [[]], ids=["1"])  # flags of a proxy with so many workers
+WORKERS = pytest.mark.parametrize("args", [["--workers", "1"], ["--workers", "2"]], ids=["1 worker", "2 workers"])
 SIDES = pytest.mark.parametrize("side", ["client", "backend"])
 
 
