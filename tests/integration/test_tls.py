@@ -415,6 +415,33 @@ def test_a_ticket_is_no_admission_to_another_server(start_proxy, certs, versions
         always_resumes(closed, context, session, 5)
 
 
+@WORKERS
+@VERSIONS
+def test_tickets_live_over_reloads(start_proxy, certs, versions, args, tmp_path):
+    """S41: a session outlives a renewed certificate; a changed client CA sends it to a full handshake, where a client whose
+    certificate the new CA does not know is refused."""
+    with RawBackend(echo) as backend:
+        port = free_port()
+
+        def spec(pair, *cas):
+            bundle = certs.b64(b"".join(ca.cert for ca in cas))
+            return https_spec(port, backend.port, certs=certs, pair=pair, tls={"clientCABase64": bundle})
+
+        renewed = certs.make_server(f"renewed-{port}", ["localhost"])
+        proxy = start_proxy(spec(certs.server, certs.ca), args=args, run_dir=tmp_path)
+        context = client_context(certs, client_pair=certs.client, **versions)
+        session = always_resumes(port, context, resumes(port, context, None)[1], 5)
+        proxy.apply(spec(renewed, certs.ca))
+        session = always_resumes(port, context, session, 5)
+        proxy.apply(spec(renewed, certs.ca, certs.other_ca))
+        reused, newer = resumes(port, context, session)
+        assert not reused
+        always_resumes(port, context, newer, 5)
+        proxy.apply(spec(renewed, certs.other_ca))
+        with pytest.raises(GONE):
+            resumes(port, context, newer)
+
+
 # S42
 
 
