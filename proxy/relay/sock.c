@@ -120,8 +120,11 @@ int sock_global_init(struct err *err)
         return 0;
     sock_bio = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "tidegate socket");
     if (!sock_bio || !BIO_meth_set_read(sock_bio, bio_read) || !BIO_meth_set_write(sock_bio, bio_write) ||
-        !BIO_meth_set_ctrl(sock_bio, bio_ctrl))
+        !BIO_meth_set_ctrl(sock_bio, bio_ctrl)) {
+        BIO_meth_free(sock_bio);
+        sock_bio = NULL;
         return err_set(err, ERR_LIMIT, "OpenSSL: no memory for a BIO method");
+    }
     return 0;
 }
 

@@ -217,42 +217,78 @@ SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker)
 /* TLS 1.3 sends tickets after the handshake: the latest one serves the next connection. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
-    struct tls_dial *d = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    struct tls_dial *d = SSL_get_app_data(ssl);
 
     SSL_SESSION_free(d->session);
     d->session = session;
     return 1; /* ours now */
 }
 
-int tls_dial_init(struct tls_dial *d, const struct spec_server *spec, struct err *err)
+static SSL_CTX *new_dial_ctx(void)
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 
-    *d = (struct tls_dial){.ctx = ctx, .verify = !spec->backend_tls.insecure_skip_verify};
-    d->server_name = spec->backend_tls.server_name ? spec->backend_tls.server_name : spec->backend.host;
-    if (!ctx)
-        return ssl_err(err, "TLS");
-    set_common(ctx, SPEC_TLS_1_2);
-    SSL_CTX_set_app_data(ctx, d);
+    if (!ctx || !set_common(ctx, SPEC_TLS_1_2) ||
+        SSL_CTX_set_alpn_protos(ctx, alpn_http11, sizeof alpn_http11)) {
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx, on_session);
+    return ctx;
+}
+
+/* The system's roots are most of a megabyte: read once a process, for all servers that trust them. */
+static SSL_CTX *system_dial_ctx(void)
+{
+    static SSL_CTX *system;
+
+    if (!system && (system = new_dial_ctx()) && !SSL_CTX_set_default_verify_paths(system)) {
+        SSL_CTX_free(system);
+        system = NULL;
+    }
+    return system;
+}
+
+/* One of its own for a server that has a CA or a certificate of its own. */
+static SSL_CTX *own_dial_ctx(const struct spec_server *spec, struct err *err)
+{
+    const struct spec_pem *ca = &spec->backend_tls.ca;
+    SSL_CTX *ctx = new_dial_ctx(), *system = ca->data ? NULL : system_dial_ctx();
+
+    if (!ctx || (!ca->data && !system)) {
+        ssl_err(err, "TLS");
+        goto fail;
+    }
     if (spec->wss_cert.data &&
         use_pair(ctx, &spec->wss_cert, &spec->wss_key, "wssCertBase64 and wssKeyBase64", err))
         goto fail;
-    if (spec->backend_tls.ca.data ? use_ca(ctx, &spec->backend_tls.ca, false)
-                                  : !SSL_CTX_set_default_verify_paths(ctx)) {
+    if (!ca->data) {
+        SSL_CTX_set1_cert_store(ctx, SSL_CTX_get_cert_store(system));
+    } else if (use_ca(ctx, ca, false)) {
         ssl_err(err, "backendTLS: CA");
         goto fail;
     }
-    if (SSL_CTX_set_alpn_protos(ctx, alpn_http11, sizeof alpn_http11)) {
-        ssl_err(err, "ALPN");
-        goto fail;
-    }
-    SSL_CTX_set_verify(ctx, d->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    return 0;
+    return ctx;
 fail:
-    tls_dial_done(d);
-    return -1;
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+int tls_dial_init(struct tls_dial *d, const struct spec_server *spec, struct err *err)
+{
+    *d = (struct tls_dial){.verify = !spec->backend_tls.insecure_skip_verify};
+    d->server_name = spec->backend_tls.server_name ? spec->backend_tls.server_name : spec->backend.host;
+    if (spec->wss_cert.data || spec->backend_tls.ca.data) {
+        d->ctx = own_dial_ctx(spec, err);
+        return d->ctx ? 0 : -1;
+    }
+    d->ctx = system_dial_ctx();
+    if (!d->ctx || !SSL_CTX_up_ref(d->ctx)) {
+        d->ctx = NULL;
+        return ssl_err(err, "TLS");
+    }
+    return 0;
 }
 
 void tls_dial_done(struct tls_dial *d)
@@ -273,8 +309,10 @@ static bool is_address(const char *name)
 SSL *tls_dial_new(struct tls_dial *d)
 {
     SSL *ssl = SSL_new(d->ctx);
-    int ok = ssl != NULL;
+    int ok = ssl && SSL_set_app_data(ssl, d);
 
+    if (ok)
+        SSL_set_verify(ssl, d->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     if (ok && is_address(d->server_name))
         ok = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), d->server_name);
     else if (ok)

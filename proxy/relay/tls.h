@@ -20,16 +20,21 @@ struct shared;
 SSL_CTX *tls_accept_ctx(const struct spec_server *spec, const struct shared *shared, struct err *err);
 void tls_ctx_free(SSL_CTX *ctx);
 
-/* Which SSL_CTX serves this name; `name` is NULL when the client sent none. NULL as answer refuses the handshake. */
+/* Which SSL_CTX serves this name; `name` is NULL when the client sent none, else as the client wrote it: any case, not
+ * checked for being a host name. NULL as answer refuses the handshake. The answer may be another server's SSL_CTX (made
+ * by tls_accept_ctx, lives during the call): certificate, versions, client CA and session tickets are then that
+ * server's. It is asked once in a handshake, from inside SSL_do_handshake, and may not free an SSL or *arg. */
 struct tls_picker {
     SSL_CTX *(*pick)(void *arg, const char *name);
     void *arg;
 };
-/* An SSL for a new client. The picker, which outlives it, is asked when the ClientHello is in: before versions,
- * certificate and verify mode are settled, for which the servername callback is too late. */
+/* An SSL for a new client. The picker, which outlives its handshake, is asked when the ClientHello is in: before
+ * versions, certificate and verify mode are settled, for which the servername callback is too late. */
 SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker);
 
-/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. */
+/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. All
+ * servers that show no certificate and trust the system's roots have one SSL_CTX in common; the roots are read when the
+ * first of them comes, and not again. An SSL of it may be read from and written to while *d stands where it is. */
 struct tls_dial {
     SSL_CTX *ctx;
     struct ssl_session_st *session;

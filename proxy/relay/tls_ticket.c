@@ -80,16 +80,17 @@ static SSL_TICKET_RETURN on_ticket_opened(SSL *ssl, SSL_SESSION *session, const 
     return status == SSL_TICKET_SUCCESS_RENEW ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
 }
 
+/* The name with its NUL, and the client CA: a server without one demands no certificate. */
 static bool use_session_id_context(SSL_CTX *ctx, const struct spec_server *spec)
 {
     const struct spec_pem *ca = &spec->tls.client_ca;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
-    unsigned char id[EVP_MAX_MD_SIZE], demanded = ca->data != NULL;
+    unsigned char id[EVP_MAX_MD_SIZE];
     unsigned len = 0;
     bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
               EVP_DigestUpdate(md, spec->name, strlen(spec->name) + 1) &&
-              EVP_DigestUpdate(md, &demanded, 1) && (!demanded || EVP_DigestUpdate(md, ca->data, ca->len)) &&
-              EVP_DigestFinal_ex(md, id, &len) && SSL_CTX_set_session_id_context(ctx, id, len);
+              (!ca->data || EVP_DigestUpdate(md, ca->data, ca->len)) && EVP_DigestFinal_ex(md, id, &len) &&
+              SSL_CTX_set_session_id_context(ctx, id, len);
 
     EVP_MD_CTX_free(md);
     return ok;

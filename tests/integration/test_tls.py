@@ -1,4 +1,4 @@
-"""TLS on both legs: S39, S42 to S44 of the bars, clients' certificates and resumption.
+"""TLS on both legs: S39, S41 to S44 of the bars, clients' certificates and resumption.
 
 What Python's ssl module cannot say (KeyUpdate, renegotiation, early data) is said by libssl through ctypes. Floods come
 from a process of their own, this file run as a program, so that they share no lock with the one that measures."""
@@ -33,6 +33,7 @@ GONE = (ssl.SSLError, Eof, ConnectionError)
 TLS12 = {"minimum": TLSVersion.TLSv1_2, "maximum": TLSVersion.TLSv1_2}
 TLS13 = {"minimum": TLSVersion.TLSv1_3, "maximum": TLSVersion.TLSv1_3}
 VERSIONS = pytest.mark.parametrize("versions", [TLS12, TLS13], ids=["1.2", "1.3"])
+WORKERS = pytest.mark.parametrize("args", [["--workers", "1"], ["--workers", "2"]], ids=["1 worker", "2 workers"])
 SIDES = pytest.mark.parametrize("side", ["client", "backend"])
 
 
@@ -339,25 +340,106 @@ def test_resumption(gate, certs, versions):
         assert not client.tls.session_reused
 
 
+# S41
+
+
+def resumes(port, context, session):
+    """A tunnel that begins with this session; (was it resumed?, the session for the next one)."""
+    with RawClient(port, tls=context, session=session) as client:
+        works(client)
+        return client.tls.session_reused, client.tls.session
+
+
+def always_resumes(port, context, session, times=20):
+    """Each of these connections, at whichever worker it arrives, is resumed with the session of the one before."""
+    for n in range(times):
+        reused, session = resumes(port, context, session)
+        assert reused, f"connection {n} was not resumed"
+    return session
+
+
+@WORKERS
 @VERSIONS
-def test_a_ticket_is_no_admission_to_another_server(start_proxy, certs, versions):
-    """S39, mTLS: a ticket of a server that asks for no certificate does not open one that does."""
+def test_tickets_open_at_every_worker(start_proxy, certs, versions, args):
+    """S41: a session is resumed however often its client comes again, with the newest ticket and with the first one."""
+    with RawBackend(echo) as backend:
+        port = free_port()
+        start_proxy(https_spec(port, backend.port, certs=certs), args=args)
+        context = client_context(certs, **versions)
+        reused, session = resumes(port, context, None)
+        assert not reused
+        always_resumes(port, context, session)
+        for _ in range(10):
+            assert resumes(port, context, session)[0]
+
+
+@WORKERS
+@VERSIONS
+def test_tickets_count_at_their_own_server_only(start_proxy, certs, versions, args):
+    """S41: a ticket of one server is a full handshake at the other, which works, and still good at its own."""
+    with RawBackend(echo) as backend:
+        ports = {name: free_port() for name in ("one", "two")}
+        spec = [https_spec(port, backend.port, certs=certs, name=name) for name, port in ports.items()]
+        start_proxy("---\n".join(spec), args=args)
+        context = client_context(certs, **versions)
+        sessions = {name: resumes(port, context, None)[1] for name, port in ports.items()}
+        for _ in range(5):
+            assert not resumes(ports["two"], context, sessions["one"])[0]
+            assert not resumes(ports["one"], context, sessions["two"])[0]
+        for name, port in ports.items():
+            always_resumes(port, context, sessions[name], 5)
+
+
+@WORKERS
+@VERSIONS
+def test_a_ticket_is_no_admission_to_another_server(start_proxy, certs, versions, args):
+    """S41, mTLS: a ticket of a server that asks for no certificate does not open one that does; a client that has the
+    certificate is looked at in full and is then resumed there."""
     with RawBackend(echo) as backend:
         free, closed = free_port(), free_port()
         spec = https_spec(free, backend.port, certs=certs, name="free") + "---\n"
         spec += https_spec(closed, backend.port, certs=certs, name="closed", tls={"clientCABase64": certs.b64(certs.ca.cert)})
-        proxy = start_proxy(spec)
+        proxy = start_proxy(spec, args=args)
         context = client_context(certs, **versions)
-        with RawClient(free, tls=context) as client:
-            works(client)
-            session = client.tls.session
+        session = resumes(free, context, None)[1]
+        for _ in range(5):
+            mark = len(proxy.logs)
+            with pytest.raises(GONE):
+                with RawClient(closed, tls=context, session=session) as client:
+                    client.handshake()
+            assert proxy.wait_log(event="refuse", server="closed", since=mark)["by"] == "gateway"
+        always_resumes(free, context, session, 5)  # the ticket itself was good
+        context = client_context(certs, client_pair=certs.client, **versions)
+        reused, session = resumes(closed, context, resumes(free, context, None)[1])
+        assert not reused
+        always_resumes(closed, context, session, 5)
+
+
+@WORKERS
+@VERSIONS
+def test_tickets_live_over_reloads(start_proxy, certs, versions, args, tmp_path):
+    """S41: a session outlives a renewed certificate; a changed client CA sends it to a full handshake, where a client whose
+    certificate the new CA does not know is refused."""
+    with RawBackend(echo) as backend:
+        port = free_port()
+
+        def spec(pair, *cas):
+            bundle = certs.b64(b"".join(ca.cert for ca in cas))
+            return https_spec(port, backend.port, certs=certs, pair=pair, tls={"clientCABase64": bundle})
+
+        renewed = certs.make_server(f"renewed-{port}", ["localhost"])
+        proxy = start_proxy(spec(certs.server, certs.ca), args=args, run_dir=tmp_path)
+        context = client_context(certs, client_pair=certs.client, **versions)
+        session = always_resumes(port, context, resumes(port, context, None)[1], 5)
+        proxy.apply(spec(renewed, certs.ca))
+        session = always_resumes(port, context, session, 5)
+        proxy.apply(spec(renewed, certs.ca, certs.other_ca))
+        reused, newer = resumes(port, context, session)
+        assert not reused
+        always_resumes(port, context, newer, 5)
+        proxy.apply(spec(renewed, certs.other_ca))
         with pytest.raises(GONE):
-            with RawClient(closed, tls=context, session=session) as client:
-                client.handshake()
-        assert proxy.wait_log(event="refuse", server="closed")["by"] == "gateway"
-        with RawClient(free, tls=context, session=session) as client:  # the ticket itself was good
-            works(client)
-            assert client.tls.session_reused
+            resumes(port, context, newer)
 
 
 # S42

@@ -87,7 +87,7 @@ static inline struct met meet(SSL *client, SSL *server, SSL_SESSION *session)
     BIO *a = NULL, *b = NULL;
     char byte;
 
-    if (!client || !server || !SSL_set_app_data(client, &met.session) || !BIO_new_bio_pair(&a, 0, &b, 0)) {
+    if (!client || !server || !BIO_new_bio_pair(&a, 0, &b, 0)) {
         SSL_free(client);
         SSL_free(server);
         return met;
