@@ -40,6 +40,12 @@ static bool is_silent(const struct pair *p, const struct side *s)
     return p->relay->loop.now_ms >= s->active_ms + interval_ms(p);
 }
 
+/* What it sent waits in the kernel because the other side does not take it: then it is us who are silent. */
+static bool is_held_up(struct pair *p, const struct side *s)
+{
+    return side_waits(pair_other(p, s)) && sock_has_input(&s->sock);
+}
+
 static void give_up(struct pair *p, struct side *s)
 {
     if (pair_is_client(p, s))
@@ -54,6 +60,11 @@ void ping_check(struct pair *p, struct side *s)
 {
     uint64_t now = p->relay->loop.now_ms;
 
+    if (is_held_up(p, s)) {
+        s->active_ms = now;
+        s->pinged_ms = 0;
+        return;
+    }
     if (s->pinged_ms) {
         if (now >= s->pinged_ms + timeout_ms(p))
             give_up(p, s);

@@ -7,6 +7,7 @@ import pytest
 
 from support.frames import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame
 from support.gate import Gate
+from support.streams import pour_until_full
 from support.wait import at_once
 
 KEY = b"\x11\x22\x33\x44"
@@ -181,6 +182,24 @@ def test_silent_sides_are_given_up(start_proxy, certs):
             assert line["detail"] == f"the {side} did not answer a Ping"
 
     at_once(work, gates)
+
+
+@SIDES
+def test_side_whose_bytes_wait_is_not_silent(start_proxy, side):
+    """S28, S37: what is not read from a side because the other one takes nothing is life all the same."""
+    with pinging_gate(start_proxy, "100ms", "200ms") as gate, gate.tunnel() as (client, conn):
+        flood, stuck = sides(side, client, conn)
+        sent, _ = pour_until_full(flood, frame(BINARY, bytes(10000), mask=KEY if flood.masks else False))
+        assert sent > 1 << 20
+        # The stuck side speaks, though it does not read: nobody is silent for `interval` and `timeout`.
+        until = time.monotonic() + 1
+        lives = 0
+        while time.monotonic() < until:
+            stuck.send_frame(TEXT, "alive")
+            f = flood.read_frame()
+            assert f.opcode in (TEXT, PING), f"the end came after {lives} signs of life: {f.code} {f.reason}"
+            lives += f.opcode == TEXT
+        assert lives > 5 and not gate.proxy.logged("close")
 
 
 @SIDES
