@@ -381,6 +381,7 @@ static void end(struct master *m)
     reload_free(m->reload);
     free(m->status.workers);
     cgroup_memory_close(&m->memory);
+    rundir_done(&m->rundir);
     shared_done(&m->shared);
     if (m->shared_fd >= 0)
         close(m->shared_fd);

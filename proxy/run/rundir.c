@@ -116,6 +116,12 @@ int rundir_write_status(const struct rundir *r, const void *bytes, size_t len, s
     return file_replace(r->status_path, bytes, len, STATUS_MODE, err);
 }
 
+void rundir_done(struct rundir *r)
+{
+    free(r->status_path);
+    r->status_path = NULL;
+}
+
 int rundir_holder(const char *dir, pid_t *pid, struct err *err)
 {
     int fd = open_pid_file(dir, O_RDONLY, err), held;

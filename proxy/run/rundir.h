@@ -1,6 +1,6 @@
 /* rundir.h - the directory that one proxy has for itself: proxy.pid, which is its lock, and status.json
  * Shape:   rundir_open -> the lock is held until the process ends -> rundir_write_status, again and again
- * Owner:   the caller, for the process's life: there is no close. The lock belongs to the process, and the kernel drops it
+ * Owner:   the caller, for the process's life: rundir_done frees memory only. The lock belongs to the process, and the kernel drops it
  *          as soon as the process closes *any* descriptor of proxy.pid: whoever has opened a run dir must never open that
  *          file again, so no rundir_open of the same directory and no rundir_holder there. Children do not inherit it
  * Errors:  IO, NOT_FOUND. A directory that another process holds: IO, and the message names that process
@@ -25,6 +25,8 @@ struct rundir {
 __attribute__((warn_unused_result)) int rundir_open(const char *dir, struct rundir *out, struct err *err);
 __attribute__((warn_unused_result)) int rundir_write_status(const struct rundir *r, const void *bytes,
                                                             size_t len, struct err *err);
+/* At the process's end; the lock goes with the process. */
+void rundir_done(struct rundir *r);
 /* Who holds the lock: 0 nobody, 1 process *pid (0: one of another PID namespace, which cannot be named), -1 err. */
 __attribute__((warn_unused_result)) int rundir_holder(const char *dir, pid_t *pid, struct err *err);
 
