@@ -344,6 +344,7 @@ static int begin(struct master *m, struct err *err)
 {
     uint64_t fd_limit = raise_fd_limit();
 
+    cgroup_memory_open(&m->memory); /* first of all: end() closes it in any case */
     if (m->o->run_dir) {
         if (rundir_open(m->o->run_dir, &m->rundir, err))
             return -1;
@@ -361,7 +362,6 @@ static int begin(struct master *m, struct err *err)
     write_status(m);
     if ((m->o->admin || m->o->health) && !(m->admin = admin_new(&m->status, m->o->admin, m->o->health, err)))
         return -1;
-    cgroup_memory_open(&m->memory);
     m->ticket_rotated_ms = m->loop.now_ms;
     m->stop_limit.fire = on_stop_limit;
     m->tick.fire = on_tick;
