@@ -222,55 +222,50 @@ def test_terminal_signals_are_the_masters(start_proxy, run_dir):
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 20])
 def test_failing_allocations_cost_single_connections(start_proxy, run_dir, tmp_path, sanitized, every):
-    """S33: with every n-th allocation of a worker failing it lives on, what is open stays open, a reload heals by
-    itself, and once memory is back nothing is missing."""
+    """S33: with every n-th allocation of a worker failing it lives on, what is open stays open, and once memory is back
+    nothing is missing and nothing is left over."""
     failures = MallocFailures(tmp_path, sanitized)
     with Site(start_proxy, run_dir, env=failures.env) as site:
-        worker = site.proxy.worker
+        worker, served = site.proxy.worker, 0
         with enter(site.port)[0] as client:
             talk(client)
-        port = free_port()
-        served = refused = 0
-        fds = site.proxy.fds()
+        fds = site.crowd.fresh() and site.proxy.fds(worker)
         with failures.every(every):
-            for i in range(60):
+            for i in range(30 if every > 2 else 10):  # a listener without memory pauses for a second
                 try:
                     with RawClient(site.port, timeout=3) as client:
                         client.send(upgrade_request("/" + "x" * (i * 40)))
                         if client.read_head().status == 101:
-                            talk(client)
                             client.send_frame(TEXT, "y" * 300_000)
                             client.expect_frame(TEXT)
                             served += 1
-                            continue
                 except (Eof, OSError, AssertionError):
-                    pass
-                refused += 1
-            revision = site.apply(ws_spec(port, site.echo.port, name="new"), wait=False)
-            site.proxy.wait_seen(revision)
+                    continue
         assert failures.sites(), "the shim was not in the way"
-        assert site.proxy.worker == worker, f"the worker died; {len(failures.sites())} failures at {set(failures.sites())}"
+        assert site.proxy.workers() == [worker], f"the worker died; calls failed at {set(failures.sites())}"
         site.check()
-        site.proxy.wait_revision(revision)
-        for p in (port, site.port):
-            with enter(p)[0] as client:
+        for _ in range(5):
+            with enter(site.port)[0] as client:
                 talk(client)
-        wait_until("the sockets to be closed", lambda: site.proxy.fds() <= fds + 1)  # the new port
+        wait_until("the sockets to be closed", lambda: site.proxy.fds(worker) <= fds)
         assert every > 1 or not served
 
 
-def test_reload_under_failing_allocations_loses_no_server(start_proxy, run_dir, tmp_path, sanitized):
-    """S33: a spec that a worker cannot apply for lack of memory leaves the one before whole, and is tried again."""
+@pytest.mark.xfail(strict=True, reason="a worker's spec parser aborts; a listener that could not be made is never sent again")
+@pytest.mark.parametrize("added", [False, True], ids=["changed", "added"])
+def test_reload_under_failing_allocations_loses_no_server(start_proxy, run_dir, tmp_path, sanitized, added):
+    """S33: a spec that a worker cannot apply for lack of memory ends nothing, and is tried again until it can."""
     failures = MallocFailures(tmp_path, sanitized)
     with Site(start_proxy, run_dir, env=failures.env) as site:
-        ports = [free_port() for _ in range(8)]
-        for n in range(1, 40):
+        worker, ports = site.proxy.worker, [free_port() for _ in range(8)]
+        if not added:
+            site.apply(*(ws_spec(p, site.echo.port, name=f"s{i}") for i, p in enumerate(ports)))
+        for n in range(1, 30, 2):
             docs = [ws_spec(p, site.echo.port, name=f"s{i}", headers={"set": {"X-N": str(n)}}) for i, p in enumerate(ports)]
             with failures.every(n):
-                revision = site.apply(*docs, wait=False)
-                site.proxy.wait_seen(revision)
-            site.check() if n % 10 == 0 else None
-        site.proxy.wait_revision(revision_of(documents(site.still, *docs)))
+                site.proxy.wait_seen(site.apply(*docs, wait=False))
+            assert site.proxy.workers() == [worker], f"the worker died; calls failed at {set(failures.sites())}"
+        site.proxy.wait_revision(revision_of(documents(site.still, *docs)), 4)
         for p in ports:
             with enter(p)[0] as client:
                 talk(client)
