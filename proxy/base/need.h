@@ -1,22 +1,27 @@
-/* need.h - memory that must be there: outside the relay a process without it has nothing better to do than to say so
- * Shape:   `char *copy = need(strdup(text));`
+/* need.h - memory that must be there: outside the relay there is nothing better to do without it than to wait a moment
+ * Shape:   `char *copy = need(strdup(text));` The expression is evaluated again while it gives NULL
+ * Units:   milliseconds
  * Owner:   the caller's, as the allocation was
- * Errors:  NULL ends the process with a line on stderr; in the relay a pair ends instead, so nothing there calls this
+ * Errors:  none: after NEED_TRIES the process ends with a line in the log. For a pair there is a better end, its own, so
+ *          nothing that is done for one pair calls this
+ * Limits:  NEED_TRIES x NEED_WAIT_MS
  * Threads: any
- * Source:  style.md C5 */
+ * Source:  style.md C5; bar S33 */
 #ifndef PROXY_BASE_NEED_H
 #define PROXY_BASE_NEED_H
 
-#include <stdio.h>
-#include <stdlib.h>
+#define NEED_TRIES   50
+#define NEED_WAIT_MS 10
 
-static inline void *need(void *p)
-{
-    if (!p) {
-        fputs("tidegate: out of memory\n", stderr);
-        abort();
-    }
-    return p;
-}
+#define need(expression)                                                                                     \
+    __extension__({                                                                                          \
+        void *needed_;                                                                                       \
+        for (int tries_ = 0; !(needed_ = (expression)); tries_++)                                            \
+            need_wait(tries_);                                                                               \
+        needed_;                                                                                             \
+    })
+
+/* Waits, or ends the process when it is too late for that. */
+void need_wait(int tries);
 
 #endif

@@ -133,6 +133,7 @@ static void on_applied(struct process *p, const struct control *m)
         w->c.changed(w->c.arg);
         return;
     }
+    ports_forget_sent(w->c.ports, p->index); /* it may have lost one for want of memory */
     log_msg(LOG_ERROR, "worker", "%u: could not apply the spec: %.400s; trying again in %d ms", p->index,
             m->text, WORKERS_RETRY_MS);
     loop_timer_set(w->c.loop, &p->timer, w->c.loop->now_ms + WORKERS_RETRY_MS);
