@@ -1,6 +1,7 @@
 """Admission: what is refused with 503 while there is no room, and what it leaves alone. S31 and S33 (memory)."""
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -37,8 +38,8 @@ class Door:
 
     def __init__(self, start, workers=1, *, spec=None, run_dir=None, **kw):
         self.held = []
-        more = {"args": ["--workers", str(workers)], "admin": True, "run_dir": run_dir}
-        self.gate = Gate(lambda text, **usual: start(text, **usual, **more), serve, **kw, **(spec or {}))
+        start = functools.partial(start, admin=True, run_dir=run_dir)
+        self.gate = Gate(start, serve, args=["--workers", str(workers)], **kw, **(spec or {}))
         self.proxy = self.gate.proxy
 
     def __enter__(self):
