@@ -359,7 +359,7 @@ def test_feeds_are_bounded(own_admin):
 def test_many_servers_come_whole_to_a_slow_reader(own_admin, sanitized):
     """Megabytes, through a small window, while others are served; what nobody reads neither piles up nor
     spins, and who floods meanwhile is cut."""
-    demo = own_admin(servers=4096, workers=1)
+    demo = own_admin(servers=4096, workers=4)
     with RawClient(demo.port, rcvbuf=4096, timeout=30) as slow:
         slow.send(request("/metrics"))
         answer = slow.read_head()
@@ -369,6 +369,8 @@ def test_many_servers_come_whole_to_a_slow_reader(own_admin, sanitized):
         body = slow.read_body(answer, 60)
         assert len(body) > 1 << 20 and body.endswith(b"\n")
         assert body.count(b"tidegate_server_state{") == 4096
+    # More than the kernel's buffers take.
+    wait_until("8 MiB", lambda: len(get(demo.port, "/metrics", timeout=20)[1]) > 8 << 20, 60, step=0.5)
     fds = demo.fds()
     stuck = [RawClient(demo.port, rcvbuf=4096) for _ in range(20)]
     for client in stuck:
