@@ -2,11 +2,15 @@
 
 import re
 import signal
+import threading
 
 import pytest
 
 from support.admin import AdminDemo
 from support.browser import Browser
+from support.crowd import Crowd, CrowdBackend
+from support.proxy import free_port
+from support.spec import ws_spec
 from support.wait import wait_until
 
 
@@ -121,6 +125,35 @@ def test_thousands_of_servers(browser):
         browser.eval("document.getElementById('more').click()")
         assert len(browser.texts("#rows tr")) == 200
         assert "all 4096" in browser.texts("#states button")
+
+
+def test_the_proxy_under_load(browser, start_proxy):
+    """Real echoes through two workers: the page counts the connections and sees the messages while they go."""
+    port = free_port()
+    with CrowdBackend() as backend:
+        proxy = start_proxy(ws_spec(port, backend.port, name="ns/crowd"), args=["--workers", "2"], admin=True)
+        crowd = Crowd(port, 200)
+        stop = threading.Event()
+        thread = threading.Thread(target=lambda: [crowd.round() for _ in iter(stop.is_set, True)], daemon=True)
+        thread.start()
+        try:
+            browser.open(f"http://127.0.0.1:{proxy.admin_port}/")
+
+            def is_seen():
+                if not browser.texts("#rows tr"):
+                    return None
+                row = cells(browser, "ns/crowd")
+                up, down = re.findall(r"[↑↓] ([\d.]+ ?[kM]?)", row["Messages/s"])
+                return row["Connections"].startswith("200") and up != "0" and down != "0" and "B\n" in row["Bytes/s"]
+
+            wait_until("200 connections that speak", is_seen, 20)
+            assert all(re.search(r"[1-9]\d* connections", t) for t in browser.texts(".worker"))
+            assert browser.complaints == []
+        finally:
+            stop.set()
+            thread.join(20)
+        crowd.close()
+        wait_until("all closed", lambda: re.search(r"no code client 200", cells(browser, "ns/crowd")["Closes"].replace("\n", " ")), 10)
 
 
 @pytest.mark.parametrize("width, dark", [(390, False), (820, True), (1280, True)])
