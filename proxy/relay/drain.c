@@ -75,15 +75,14 @@ static size_t common_divisor(size_t a, size_t b)
 
 static struct order order_of(struct relay *r, size_t count)
 {
-    struct order o = {.count = count, .step = count - count * 382 / 1000};
+    struct order o = {.count = count ? count : 1};
     uint32_t random = 0;
 
-    if (!count)
-        return o;
-    while (common_divisor(o.step, count) != 1)
+    o.step = o.count - o.count * 382 / 1000;
+    while (common_divisor(o.step, o.count) != 1)
         o.step++;
     if (pair_random(r, &random, sizeof random))
-        o.at = random % count;
+        o.at = random % o.count;
     return o;
 }
 
@@ -140,10 +139,10 @@ void drain_slots(struct relay *r, const uint64_t *slots, uint32_t max_drain_ms)
             continue;
         if (!p->deadline_ms || at < p->deadline_ms)
             p->deadline_ms = at;
-        if (p->handshake)
-            handshake_drain(p->handshake);
-        else
+        if (p->tunnel)
             drain_tunnel(p, &order, ms);
+        else
+            handshake_drain(p->handshake);
     }
 }
 
@@ -164,9 +163,9 @@ void drain_now(struct relay *r)
 
     r->draining = true;
     while ((p = LIST_FIRST(&r->pairs))) {
-        if (p->handshake)
-            handshake_abort(p->handshake);
-        else
+        if (p->tunnel)
             cut(p);
+        else
+            handshake_abort(p->handshake);
     }
 }
