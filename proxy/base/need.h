@@ -21,6 +21,8 @@
         needed_;                                                                                             \
     })
 
+/* The text, to be freed by the caller. */
+char *need_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Waits, or ends the process when it is too late for that. */
 void need_wait(int tries);
 

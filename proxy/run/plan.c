@@ -5,7 +5,6 @@
 #include "spec/spec_cert.h"
 
 #include <openssl/sha.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,17 +112,11 @@ static size_t choices_of(const struct plan *before, const struct candidate *c, s
     return n;
 }
 
-/* Not the new version, then, but the last one. */
-__attribute__((format(printf, 2, 3))) static void fall_back(struct choice *c, const char *fmt, ...)
+/* Not the new version, then, but the last one. Takes the message over. */
+static void fall_back(struct choice *c, char *message)
 {
-    va_list ap;
-
     free(c->message);
-    va_start(ap, fmt);
-    if (vasprintf(&c->message, fmt, ap) < 0)
-        c->message = NULL;
-    va_end(ap);
-    need(c->message);
+    c->message = message;
     c->now = c->now == c->last ? NULL : c->last;
 }
 
@@ -148,13 +141,15 @@ static bool settle_ports(struct choice *c, size_t count, struct ports *ports, st
             other = owner[mine->now->port];
             if (other) {
                 out->port_trouble = true;
-                fall_back(mine, "port: %u is still served for \"%.320s\", whose new version is not served",
-                          mine->now->port, other->name);
+                fall_back(mine,
+                          need_printf("port: %u is still served for \"%s\", whose new version is not served",
+                                      mine->now->port, other->name));
                 return false;
             }
             if (ports_open(ports, mine->now->port, &err)) {
                 out->port_trouble = true;
-                fall_back(mine, "port: %u: %.300s; free it, or give another one", mine->now->port, err.msg);
+                fall_back(mine, need_printf("port: %u: %s; free it, or give another one", mine->now->port,
+                                            err.msg));
                 return false;
             }
             owner[mine->now->port] = mine;

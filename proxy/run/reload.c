@@ -86,18 +86,19 @@ void reload_free(struct reload *r)
     free(r);
 }
 
+/* `FILE:12:7: server "a": port: ...`; without a file, or without a place in it, less in front. */
 static char *problem_line(const char *file, const struct spec_problem *p)
 {
-    char pos[32] = "", *line = NULL;
+    char pos[32] = "";
 
     if (p->pos.line)
         snprintf(pos, sizeof pos, "%u:%u: ", p->pos.line, p->pos.column);
-    if (asprintf(&line, "%s%s%s%s%s%s%s", file ? file : "", file ? ":" : "", file && !*pos ? " " : "", pos,
-                 p->server ? "server \"" : "", p->server ? p->server : "", p->server ? "\": " : "") < 0)
-        return need(NULL);
-    line = need(realloc(line, strlen(line) + strlen(p->text) + 1));
-    memcpy(line + strlen(line), p->text, strlen(p->text) + 1);
-    return line;
+    return need_printf("%s%s%s%s%s%s%s", file ? file : "",
+                       !file    ? ""
+                       : pos[0] ? ":"
+                                : ": ",
+                       pos, p->server ? "server \"" : "", p->server ? p->server : "", p->server ? "\": " : "",
+                       p->text);
 }
 
 /* The plan's own findings, ports that cannot be had, become problems like those of the file. */

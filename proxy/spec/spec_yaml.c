@@ -53,8 +53,7 @@ struct spec_yaml *spec_yaml_new(const uint8_t *bytes, size_t len, struct spec_pr
     y->len = len - mark;
     y->problems = problems;
     y->last = (struct spec_pos){1, 1};
-    if (!yaml_parser_initialize(&y->parser))
-        need(NULL);
+    need(yaml_parser_initialize(&y->parser) ? y : NULL);
     yaml_parser_set_encoding(&y->parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input(&y->parser, give_bytes, y);
     if (len > SPEC_MAX_BYTES)
@@ -118,8 +117,8 @@ static void syntax_problem(struct spec_yaml *y)
     const char *problem = p->problem ? p->problem : "no reason given";
 
     if (p->error == YAML_MEMORY_ERROR)
-        need(NULL);
-    if (y->gap_bytes > SPEC_YAML_GAP_BYTES)
+        spec_yaml_stop(y, y->last, "out of memory");
+    else if (y->gap_bytes > SPEC_YAML_GAP_BYTES)
         spec_yaml_stop(y, y->last, "a value or comment of more than %u bytes begins here; make it shorter",
                        SPEC_YAML_GAP_BYTES);
     else if (p->error == YAML_READER_ERROR)

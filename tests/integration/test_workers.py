@@ -251,7 +251,6 @@ def test_failing_allocations_cost_single_connections(start_proxy, run_dir, tmp_p
         assert every > 1 or not served
 
 
-@pytest.mark.xfail(strict=True, reason="a worker's spec parser aborts; a listener that could not be made is never sent again")
 @pytest.mark.parametrize("added", [False, True], ids=["changed", "added"])
 def test_reload_under_failing_allocations_loses_no_server(start_proxy, run_dir, tmp_path, sanitized, added):
     """S33: a spec that a worker cannot apply for lack of memory ends nothing, and is tried again until it can."""
