@@ -133,6 +133,7 @@ void listener_close(struct listener *l)
     for (int left = 2 * LISTENER_BACKLOG; l->server && left > 0 && accept_one(l); left--)
         ;
     loop_timer_clear(&l->pause); /* a lack of descriptors has set it again */
+    watch(l, 0); /* our descriptor may not be the last one of this socket: then it would still be reported */
     close(l->lf.fd);
     l->lf.fd = -1;
     loop_free_later(&l->relay->loop, &l->dead);
