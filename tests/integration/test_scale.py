@@ -1,16 +1,18 @@
 """The figures of issue 4 at full size: `tests/run scale`. Too long for every run."""
 
 import itertools
+import json
 import os
 import signal
 import statistics
+import subprocess
 import threading
 import time
 
 import pytest
 
 from support.client import RawClient, client_context
-from support.hold import Hold
+from support.hold import BENCH, Hold
 from support.proxy import free_port
 from support.site import Site, enter, talk
 from support.spec import https_spec, ws_spec
@@ -87,7 +89,7 @@ def figures(proxy):
 def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, certs):
     """S55, Done when 1: nothing closed, no echo wrong, memory and descriptors flat; a tenth of the reloads leaves a socket
     that stays; new connections all succeed."""
-    with Site(start_proxy, run_dir, count=CROWD, period_ms=1000, log_level="warn") as site:
+    with Site(start_proxy, run_dir, count=CROWD, period_ms=1000, log_level="info") as site:
         changes, newcomers, kept = Changes(site, certs), Newcomers(site.port), []
         marks = []
         for n in range(RELOADS):
@@ -116,7 +118,7 @@ def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir):
     """S57, Done when 2: SIGTERM with 5,000 sockets, some inside a frame and some deaf: all others get Close 1001 with the
     reason, spread over the window, and the end is in time."""
     drain_s = 20
-    with Site(start_proxy, run_dir, count=CROWD - 200, log_level="warn", args=["--max-drain", f"{drain_s}s"]) as site:
+    with Site(start_proxy, run_dir, count=CROWD - 200, log_level="info", args=["--max-drain", f"{drain_s}s"]) as site:
         with Hold(site.port, 200, deaf=100, midframe=100) as odd:
             start = term(site.proxy)
             last = site.crowd.wait("all Closes", lambda r: r["closes"] == {"1001": CROWD - 200}, drain_s + 2)
@@ -129,10 +131,10 @@ def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir):
 def test_eight_thousand_idle_sockets(start_proxy, run_dir):
     """S30, on one worker: at most a KB each, and new handshakes within 100 ms."""
     count = 8000
-    with Site(start_proxy, run_dir, count=100, log_level="warn") as site:
+    with Site(start_proxy, run_dir, count=100, log_level="info") as site:
         before = site.proxy.anon()
-        with Hold(site.port, count, period_ms=60_000) as crowd:
-            crowd.wait("all echoes", lambda r: r["echoes"] >= count * 9 // 10, 70)
+        with Hold(site.port, count, period_ms=10_000) as crowd:
+            crowd.wait("an echo of each", lambda r: r["echoes"] >= count, 20)
             grown = site.proxy.anon() - before
             assert grown / count < 1024, f"{grown / count:.0f} bytes a connection"
             times = []
@@ -148,7 +150,7 @@ def test_eight_thousand_idle_sockets(start_proxy, run_dir):
 
 def test_two_thousand_connections_are_shared(start_proxy, run_dir):
     """Done when 3: of 2,000 new connections each of two workers gets 40 to 60 %."""
-    with Site(start_proxy, run_dir, count=10, log_level="warn", args=["--workers", "2"]) as site:
+    with Site(start_proxy, run_dir, count=10, log_level="info", args=["--workers", "2"]) as site:
         pids = site.proxy.workers()
         before = [site.proxy.fds(pid) for pid in pids]
         with Hold(site.port, 2000) as crowd:
@@ -160,7 +162,7 @@ def test_two_thousand_connections_are_shared(start_proxy, run_dir):
 def test_killed_worker_under_a_connect_load(start_proxy, run_dir):
     """Done when 3, S57: with 2,000 sockets and connections coming in all the time, kill -9 resets what the worker had
     accepted and nothing else."""
-    with Site(start_proxy, run_dir, count=2000, log_level="warn", args=["--workers", "2"]) as site:
+    with Site(start_proxy, run_dir, count=2000, log_level="info", args=["--workers", "2"]) as site:
         newcomers = [Newcomers(site.port) for _ in range(4)]
         victim = site.proxy.workers()[0]
         mine = (site.proxy.fds(victim) - 20) // 2
@@ -176,35 +178,34 @@ def test_killed_worker_under_a_connect_load(start_proxy, run_dir):
         site.crowd.finish()
 
 
-@pytest.mark.timeout(200)
-def test_two_workers_cost_no_more_than_one(start_proxy, run_dir):
-    """Done when 3: CPU a message with two workers is at most 1.1 times that of one, both on the same core."""
-    core = str(sorted(os.sched_getaffinity(0))[-1])
+def message_cost(site, cores):
+    """CPU time of a message through the site's proxy, in nanoseconds: 100 clients in a closed loop, as in the bench."""
+    pids = [site.proxy.pid, *site.proxy.workers()]
+    watched = [word for pid in pids for word in ("--cpu-of", f"/proc/{pid}/task/{pid}/schedstat")]
+    command = ["taskset", "-c", cores[0], BENCH / "bench_load", "echo", "--port", site.port, "--connections", 100,
+               "--warmup", 200, "--time", 800, *watched]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, timeout=60)
+    result = json.loads(done.stdout)
+    assert not result["errors"], done.stderr
+    return result["cpu_ns"] / result["messages"]
 
-    def cost(workers):
-        folder = run_dir / f"{workers}-{time.monotonic_ns()}"
-        folder.mkdir()
-        with Site(start_proxy, folder, count=400, period_ms=100, log_level="warn", args=["--workers", str(workers)],
-                  wrap=["taskset", "-c", core]) as site:  # fmt: skip
-            pids = [site.proxy.pid, *site.proxy.workers()]
-            echoes, cpu = site.crowd.fresh()["echoes"], sum(site.proxy.cpu_seconds(pid) for pid in pids)
-            until = time.monotonic() + 5
-            wait_until("five seconds", lambda: time.monotonic() > until, 6)
-            used = sum(site.proxy.cpu_seconds(pid) for pid in pids) - cpu
-            done = site.crowd.fresh()["echoes"] - echoes
-            site.check()
-            site.proxy.stop()
-            site.crowd.finish()
-            return used / done
 
-    ratios = [cost(2) / cost(1) for _ in range(5)]
+def test_two_workers_cost_no_more_than_one(start_proxy, run_dir, tmp_path):
+    """Done when 3: CPU a message with two workers is at most 1.1 times that of one, both on the same core, in turn."""
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    second = tmp_path / "second"
+    second.mkdir()
+    wrap = ["taskset", "-c", cores[-1]]
+    with Site(start_proxy, run_dir, count=1, period_ms=1000, args=["--workers", "1"], wrap=wrap, log_level="info") as one:
+        with Site(start_proxy, second, count=1, period_ms=1000, args=["--workers", "2"], wrap=wrap, log_level="info") as two:
+            ratios = [message_cost(two, cores) / message_cost(one, cores) for _ in range(9)]
     assert statistics.median(ratios) <= 1.1, ratios
 
 
 def test_two_thousand_idle_tls_sockets(start_proxy, run_dir, certs):
     """S30 over TLS: 2,000 sockets at 16 KB each at most."""
     port, context = free_port(), client_context(certs)
-    with Site(start_proxy, run_dir, count=10, log_level="warn") as site:
+    with Site(start_proxy, run_dir, count=10, log_level="info") as site:
         site.apply(https_spec(port, site.echo.port, certs=certs, name="tls"))
         with RawClient(port, tls=context) as warm:
             warm.handshake()
