@@ -206,14 +206,17 @@ function drawChips(box, items) {
   for (const el of old.values()) el.remove();
 }
 
+// A rate while there is one, in colour; else how many there were.
 function answerChips(track) {
-  const r = track.rates.answers;
   const colour = { 101: "good", "4xx": "warn", "5xx": "bad", else: "" };
-  const total = answers(track.last.s);
-  return ["101", "4xx", "5xx", "else"].filter((k) => total[k]).map((k) => ({
-    key: k, className: colour[k], text: k === "else" ? "other" : k, bold: short(r[k] || 0) + "/s",
-    title: `${total[k]} since the start`,
-  }));
+  const counts = answers(track.last.s);
+  return ["101", "4xx", "5xx", "else"].filter((kind) => counts[kind]).map((kind) => {
+    const rate = short(track.rates.answers[kind] || 0);
+    return {
+      key: kind, className: rate === "0" ? "" : colour[kind], text: kind === "else" ? "other" : kind,
+      bold: rate === "0" ? short(counts[kind]) : rate + "/s", title: `${counts[kind]} since the start`,
+    };
+  });
 }
 
 function closeChips(track, at) {
