@@ -331,6 +331,11 @@ static void accepted(struct writer *w)
     worker_sum(w, offsetof(struct shared_worker, accepted));
 }
 
+static void ceiling(struct writer *w)
+{
+    worker_sum(w, offsetof(struct shared_worker, max_tunnels));
+}
+
 static void server_versions(struct writer *w)
 {
     worker_sum(w, offsetof(struct shared_worker, server_objects));
@@ -387,6 +392,8 @@ static const struct family {
     {"tidegate_workers", "gauge", "Workers that are alive.", workers},
     {"tidegate_worker_restarts_total", "counter", "Workers that were started in place of a dead one.",
      worker_restarts},
+    {"tidegate_connections_ceiling", "gauge",
+     "Open WebSocket connections that the descriptors of all workers allow.", ceiling},
     {"tidegate_accepted_total", "counter", "TCP connections accepted.", accepted},
     {"tidegate_server_versions", "gauge",
      "Versions of servers alive in all workers: current, or in use still.", server_versions},

@@ -121,8 +121,9 @@ static void refresh(struct master *m)
     m->status_changed |= m->status.ready != was_ready;
     if (m->status.ready && !m->said_ready) {
         m->said_ready = true;
-        log_msg(LOG_INFO, "ready", "%zu servers, %u workers", m->status.server_count,
-                (unsigned)m->status.worker_count);
+        log_msg(LOG_INFO, "ready", "servers: %zu, workers: %zu, each for up to %llu connections",
+                m->status.server_count, m->status.worker_count,
+                (unsigned long long)atomic_load(&shared_worker(&m->shared, 0)->max_tunnels));
     }
 }
 

@@ -389,7 +389,7 @@ bool reload_applied(struct reload *r, uint64_t generation)
         return false;
     memcpy(r->status->revision, r->source.revision, sizeof r->source.revision);
     r->status->applied_at = time(NULL);
-    log_msg(LOG_INFO, "applied", "revision %.12s, %zu servers", r->source.revision, r->plan.count);
+    log_msg(LOG_INFO, "applied", "revision %.12s, servers: %zu", r->source.revision, r->plan.count);
     return true;
 }
 
