@@ -1,5 +1,6 @@
 #include "relay/closing.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -127,6 +128,8 @@ static const char *fault_of(const struct pair *p, const struct side *s)
                       : "the backend sent too many TLS KeyUpdates";
     if (s->sock.tls_dead && !s->sock.last_errno)
         return client ? "the client broke TLS" : "the backend broke TLS";
+    if (s->sock.last_errno == ETIMEDOUT)
+        return client ? "the client's connection timed out" : "the backend's connection timed out";
     return client ? "the client's connection was reset" : "the backend's connection was reset";
 }
 
@@ -146,7 +149,7 @@ void closing_side_ended(struct pair *p, struct side *from, bool reset)
     side_unhold(from);
     if (reset)
         side_kill(from);
-    if (!p->detail && reset)
+    if (!p->detail && (reset || from->sock.last_errno == ETIMEDOUT)) /* a write may have met it first */
         p->detail = fault_of(p, from);
     else if (!p->detail && from->sock.truncated)
         p->detail = pair_is_client(p, from) ? "the client ended TLS without close_notify"

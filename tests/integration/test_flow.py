@@ -347,13 +347,17 @@ def test_fin_while_the_other_way_is_full(start_proxy, side):
 
 def test_thirty_seconds(start_proxy):
     """S35: after one side's FIN the other direction has 30 s, even while bytes flow. S16, S29: so has the whole
-    handshake, with the body of another answer than 101."""
+    handshake, with the body of another answer than 101. S37: and so has a client that takes nothing, though it lives."""
     gates = {side: Gate(start_proxy) for side in ("client", "backend", "body")}
+    gates["window"] = Gate(start_proxy, ping={"interval": "1s"})
 
     def work(side):
         gate = gates[side]
         if side == "body":
             stalled_body(gate)
+            return
+        if side == "window":
+            shut_window(gate)
             return
         with gate, gate.tunnel() as (client, conn):
             a, b = (client, conn) if side == "client" else (conn, client)
@@ -372,6 +376,16 @@ def test_thirty_seconds(start_proxy):
             gate.close_line(client, 8)
 
     at_once(work, gates)
+
+
+def shut_window(gate):
+    """A client inside whose frame no Ping can be put, and that reads nothing: the kernel tells when it has waited enough."""
+    with gate, gate.tunnel(rcvbuf=4096) as (client, conn):
+        start = time.monotonic()
+        pour_until_full(conn, frame(BINARY, b"", length=1 << 30) + bytes(65536))
+        line = gate.close_line(client, 45)
+        assert 25 < time.monotonic() - start < 45
+        assert line["code"] == 1006 and line["detail"] == "the client's connection timed out"
 
 
 def stalled_body(gate):
