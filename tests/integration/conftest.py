@@ -10,6 +10,20 @@ from support.certs import Certs
 from support.proxy import BINARY, Proxy, free_port, is_sanitized, serving_flags
 
 
+FIGURES = []
+
+
+@pytest.fixture
+def figure(request):
+    """figure("%.2f KB a socket", kb): a line of the run's summary, for what was measured."""
+    return lambda text, *values: FIGURES.append(f"{request.node.name}: {text % values}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in FIGURES:
+        terminalreporter.write_line(f"figure: {line}")
+
+
 @pytest.fixture(scope="session")
 def certs(tmp_path_factory):
     return Certs(tmp_path_factory.mktemp("certs"))

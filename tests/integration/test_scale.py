@@ -86,7 +86,7 @@ def figures(proxy):
     return {pid: (proxy.fds(pid), proxy.rss(pid)) for pid in (proxy.pid, proxy.worker)}
 
 
-def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, certs):
+def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, certs, figure):
     """S55, Done when 1: nothing closed, no echo wrong, memory and descriptors flat; a tenth of the reloads leaves a socket
     that stays; new connections all succeed."""
     with Site(start_proxy, run_dir, count=CROWD, period_ms=1000, log_level="info") as site:
@@ -105,6 +105,12 @@ def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, cert
         assert newcomers.done > 100 and report["echoes"] > CROWD
         for client in kept:
             talk(client)
+        figure("%d reloads, %d echoes on %d sockets, 0 closed; %d new connections, the slowest %.0f ms", RELOADS,
+               report["echoes"], CROWD, newcomers.done, newcomers.slowest_ms)
+        for pid in (site.proxy.pid, site.proxy.worker):
+            figure("%s after 200 and 1,000 reloads: %d and %d KB, %d and %d descriptors (%d and %d sockets kept)",
+                   "worker" if pid == site.proxy.worker else "master", marks[1][1][pid][1] >> 10, marks[-1][1][pid][1] >> 10,
+                   marks[1][1][pid][0], marks[-1][1][pid][0], marks[1][0], marks[-1][0])
         (kept_1, early), (kept_2, late) = marks[1], marks[-1]
         for pid in early:
             extra = 2 * (kept_2 - kept_1) if pid == site.proxy.worker else 0
@@ -114,7 +120,7 @@ def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, cert
             client.close()
 
 
-def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir):
+def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir, figure):
     """S57, Done when 2: SIGTERM with 5,000 sockets, some inside a frame and some deaf: all others get Close 1001 with the
     reason, spread over the window, and the end is in time."""
     drain_s = 20
@@ -123,12 +129,13 @@ def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir):
             start = term(site.proxy)
             last = site.crowd.wait("all Closes", lambda r: r["closes"] == {"1001": CROWD - 200}, drain_s + 2)
             assert (last["errors"], last["cut"], last["other_reasons"]) == (0, 0, 0), last
-            ended(site.proxy, start, drain_s + 1)
-            judge_spread(site.crowd.finish(), start, drain_s, CROWD - 200)
+            took = ended(site.proxy, start, drain_s + 1)
+            most, share = judge_spread(site.crowd.finish(), start, drain_s, CROWD - 200)
+            figure("exit 0 after %.1f s of a drain of %d s; the fullest 100 ms held %.2f of its share", took, drain_s, most / share)
             assert odd.finish()["errors"] == 0
 
 
-def test_eight_thousand_idle_sockets(start_proxy, run_dir):
+def test_eight_thousand_idle_sockets(start_proxy, run_dir, figure):
     """S30, on one worker: at most a KB each, and new handshakes within 100 ms."""
     count = 8000
     with Site(start_proxy, run_dir, count=100, log_level="info") as site:
@@ -144,22 +151,24 @@ def test_eight_thousand_idle_sockets(start_proxy, run_dir):
                     times.append(1000 * (time.monotonic() - start))
                     talk(client)
             times.sort()
+            figure("%.0f bytes a socket; new handshakes p50 %.1f ms, the slowest %.1f ms", grown / count, times[100], times[-1])
             assert times[-3] < 100, times[-5:]
             crowd.check()
 
 
-def test_two_thousand_connections_are_shared(start_proxy, run_dir):
+def test_two_thousand_connections_are_shared(start_proxy, run_dir, figure):
     """Done when 3: of 2,000 new connections each of two workers gets 40 to 60 %."""
     with Site(start_proxy, run_dir, count=10, log_level="info", args=["--workers", "2"]) as site:
         pids = site.proxy.workers()
         before = [site.proxy.fds(pid) for pid in pids]
         with Hold(site.port, 2000) as crowd:
             counts = [(site.proxy.fds(pid) - n) // 2 for pid, n in zip(pids, before)]
+            figure("%d and %d", *counts)
             assert sum(counts) == 2000 and min(counts) >= 800, counts
             crowd.check()
 
 
-def test_killed_worker_under_a_connect_load(start_proxy, run_dir):
+def test_killed_worker_under_a_connect_load(start_proxy, run_dir, figure):
     """Done when 3, S57: with 2,000 sockets and connections coming in all the time, kill -9 resets what the worker had
     accepted and nothing else."""
     with Site(start_proxy, run_dir, count=2000, log_level="info", args=["--workers", "2"]) as site:
@@ -173,6 +182,8 @@ def test_killed_worker_under_a_connect_load(start_proxy, run_dir):
         for n in newcomers:
             n.finish()
         failed = [f for n in newcomers for f in n.failures]
+        figure("%d of 2,000 sockets were its own, %d were reset; %d new connections meanwhile, %d of them reset", mine,
+               report["cut"], sum(n.done for n in newcomers), len(failed))
         assert len(failed) <= len(newcomers), failed
         assert abs(report["cut"] - mine) < 20 and report["open"] == 2000 - report["cut"] and not report["errors"], report
         site.crowd.finish()
@@ -190,7 +201,7 @@ def message_cost(site, cores):
     return result["cpu_ns"] / result["messages"]
 
 
-def test_two_workers_cost_no_more_than_one(start_proxy, run_dir, tmp_path):
+def test_two_workers_cost_no_more_than_one(start_proxy, run_dir, tmp_path, figure):
     """Done when 3: CPU a message with two workers is at most 1.1 times that of one, both on the same core, in turn."""
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     second = tmp_path / "second"
@@ -199,10 +210,11 @@ def test_two_workers_cost_no_more_than_one(start_proxy, run_dir, tmp_path):
     with Site(start_proxy, run_dir, count=1, period_ms=1000, args=["--workers", "1"], wrap=wrap, log_level="info") as one:
         with Site(start_proxy, second, count=1, period_ms=1000, args=["--workers", "2"], wrap=wrap, log_level="info") as two:
             ratios = [message_cost(two, cores) / message_cost(one, cores) for _ in range(9)]
+    figure("%.3f, median of %d rounds", statistics.median(ratios), len(ratios))
     assert statistics.median(ratios) <= 1.1, ratios
 
 
-def test_two_thousand_idle_tls_sockets(start_proxy, run_dir, certs):
+def test_two_thousand_idle_tls_sockets(start_proxy, run_dir, certs, figure):
     """S30 over TLS: 2,000 sockets at 16 KB each at most."""
     port, context = free_port(), client_context(certs)
     with Site(start_proxy, run_dir, count=10, log_level="info") as site:
@@ -214,5 +226,6 @@ def test_two_thousand_idle_tls_sockets(start_proxy, run_dir, certs):
             with Hold(port, 2000, period_ms=5000, tls=True) as crowd:
                 crowd.wait("all echoes", lambda r: r["echoes"] >= 2000, 20)
                 grown = site.proxy.anon() - before
+                figure("%.1f KB a socket", grown / 2000 / 1024)
                 assert grown / 2000 < 16 << 10, f"{grown / 2000:.0f} bytes a connection"
                 crowd.check()

@@ -43,7 +43,8 @@ def window_ms(drain_s):
 
 
 def judge_spread(last, start, drain_s, count):
-    """No 100 ms holds more than three times its share, and all came within the window. last: Hold.finish()."""
+    """No 100 ms holds more than three times its share, and all came within the window. last: Hold.finish(). Returns the
+    most Closes that 100 ms held, and the share."""
     times = [t - start * 1000 for t in last["close_ms"]]
     assert len(times) == count
     assert max(times) < window_ms(drain_s) + 300, max(times)
@@ -51,6 +52,7 @@ def judge_spread(last, start, drain_s, count):
     fullest = max(Counter(int(t // 100) for t in times).values())
     assert fullest <= 3 * share, f"{fullest} Closes in 100 ms, {share:.1f} are the share"
     assert max(times) - min(times) > window_ms(drain_s) * 0.8, "they were not spread over the window"
+    return fullest, share
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

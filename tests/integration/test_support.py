@@ -240,7 +240,7 @@ def test_bad_ends_of_a_proxy_are_seen(mode, wrong):
     proxy = master(mode)
     with pytest.raises(AssertionError, match=wrong):
         proxy.stop()
-    assert proxy.processes() == []
+    wait_until("the end of what was left", lambda: proxy.processes() == [])
 
 
 def test_status_is_waited_for(tmp_path):
