@@ -489,7 +489,7 @@ def test_certificate_files_are_followed(site, certs, tmp_path):
         assert shows(port, context, certs.server)
         key.write_bytes(other.key)
         wait_until("the new certificate", lambda: shows(port, context, other))
-        assert site.proxy.server("files")["state"] == "active"
+        site.proxy.wait_status("the server to be active", lambda s: states(s)["files"] == "active")
         talk(old)
 
 
