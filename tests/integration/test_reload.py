@@ -240,6 +240,27 @@ def test_reloads_leave_nothing_behind(site, certs, sanitized):
         client.close()
 
 
+def test_versions_live_as_long_as_they_are_used(start_proxy, run_dir):
+    """S55: a version of a server is there while it is the current one or a connection has it, and no longer."""
+    with Site(start_proxy, run_dir, count=5, admin=True) as site:
+        port = free_port()
+        clients = []
+        for n in range(6):
+            site.apply(ws_spec(port, site.echo.port, name="many", headers={"set": {"X-N": str(n)}}))
+            if n % 2 == 0:
+                clients.append(enter(port)[0])
+
+        def versions():
+            return site.proxy.metric("tidegate_server_versions")
+
+        # `still`, the current one, and those of three clients
+        wait_until("the versions in use", lambda: versions() == 1 + 1 + 3)
+        for left, client in zip((2, 1, 0), clients):
+            talk(client)
+            client.close()
+            wait_until("one version less", lambda: versions() == 1 + 1 + left)  # noqa: B023
+
+
 # how a reload begins
 
 
@@ -468,7 +489,7 @@ def test_certificate_files_are_followed(site, certs, tmp_path):
         assert shows(port, context, certs.server)
         key.write_bytes(other.key)
         wait_until("the new certificate", lambda: shows(port, context, other))
-        assert site.proxy.server("files")["state"] == "active"
+        site.proxy.wait_status("the server to be active", lambda s: states(s)["files"] == "active")
         talk(old)
 
 

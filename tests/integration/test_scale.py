@@ -89,7 +89,7 @@ def figures(proxy):
 def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, certs, figure):
     """S55, Done when 1: nothing closed, no echo wrong, memory and descriptors flat; a tenth of the reloads leaves a socket
     that stays; new connections all succeed."""
-    with Site(start_proxy, run_dir, count=CROWD, period_ms=1000, log_level="info") as site:
+    with Site(start_proxy, run_dir, count=CROWD, period_ms=1000, log_level="info", admin=True) as site:
         changes, newcomers, kept = Changes(site, certs), Newcomers(site.port), []
         marks = []
         for n in range(RELOADS):
@@ -118,6 +118,7 @@ def test_thousand_reloads_under_five_thousand_sockets(start_proxy, run_dir, cert
             assert late[pid][1] - early[pid][1] < 2 << 20, f"memory of {pid}: {early[pid]} {late[pid]}"
         for client in kept:
             client.close()
+        wait_until("one version a server", lambda: site.proxy.metric("tidegate_server_versions") == len(changes.docs()) + 1)
 
 
 def test_goodbye_to_five_thousand_sockets(start_proxy, run_dir, figure):
