@@ -13,7 +13,9 @@
  *   echoes, errors (failed handshakes, wrong bytes; `why` is the first one), cut (ends without a Close)
  *   overdue   echoes that are not back after a period; slowest_ms: of the echoes since the line before
  *   closes    how often each code came; reason: the first one's; other_reasons: how many had another one
- *   close_ms  (the last line only) when each Close came, at_ms of each */
+ *   close_ms  (the last line only) when each Close came, at_ms of each
+ *   stalls    (the last line only) [at_ms, how many ms] of each time that this process was kept from its CPU: what came
+ *             meanwhile bears the time of the stall's end */
 #include "bench/net.h"
 #include "bench/peer.h"
 
@@ -33,6 +35,8 @@
 #define SIZE_MAX_BYTES  65536
 #define SMALL_BUFFER    4096 /* of a deaf socket: what it does not take is the gateway's to keep */
 #define CODES           5000
+#define STALL_NS        30000000u /* later than it wanted to go on */
+#define STALLS_MAX      1000
 
 enum kind { ECHOES = 0, MIDFRAME, DEAF };
 
@@ -50,6 +54,8 @@ struct hold {
     unsigned closed, other_reasons;
     char reason[PEER_CONTROL_BYTES];
     size_t reason_len;
+    uint64_t stalls[STALLS_MAX][2]; /* end and length, ms */
+    unsigned stall_count;
 };
 
 static enum kind kind_of(const struct hold *h, const struct peer *p)
@@ -217,6 +223,9 @@ static void report(struct hold *h, uint64_t now, bool last)
         fputs(", \"close_ms\": [", stdout);
         for (unsigned i = 0; i < h->closed; i++)
             printf("%s%" PRIu64, i ? ", " : "", h->close_ms[i]);
+        fputs("], \"stalls\": [", stdout);
+        for (unsigned i = 0; i < h->stall_count; i++)
+            printf("%s[%" PRIu64 ", %" PRIu64 "]", i ? ", " : "", h->stalls[i][0], h->stalls[i][1]);
         putchar(']');
     }
     puts("}");
@@ -231,6 +240,15 @@ static bool is_wanted(void)
     const ssize_t n = read(STDIN_FILENO, bytes, sizeof(bytes));
 
     return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+/* It wanted to go on at `due` and does at `now`. */
+static void note_stall(struct hold *h, uint64_t due, uint64_t now)
+{
+    if (now < due + STALL_NS || h->stall_count == STALLS_MAX)
+        return;
+    h->stalls[h->stall_count][0] = now / 1000000;
+    h->stalls[h->stall_count++][1] = (now - due) / 1000000;
 }
 
 static void run(struct hold *h)
@@ -255,12 +273,15 @@ static void run(struct hold *h)
             epoll_wait(h->plan.ep, events, EVENTS, due > now ? (int)((due - now) / 1000000) + 1 : 0);
         if (n < 0 && errno != EINTR)
             net_fail("epoll_wait");
+        uint64_t woke = net_now_ns();
+        note_stall(h, due, woke);
         for (int i = 0; i < n; i++) {
             if (events[i].data.ptr)
                 one_event(h, &events[i]);
             else
                 wanted = is_wanted();
         }
+        note_stall(h, woke, net_now_ns());
     }
     report(h, net_now_ns(), true);
 }
