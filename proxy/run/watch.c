@@ -160,7 +160,7 @@ static void decide(struct watch *w, bool writing, uint64_t now_ms)
         w->held_ms = now_ms;
     if (writing && now_ms - w->held_ms >= WATCH_HOLD_MS)
         w->due = true;
-    else if (writing && !w->forced) {
+    else if (writing) {
         look_at(w, now_ms + WATCH_QUIET_MS);
         return;
     }

@@ -37,8 +37,9 @@ __attribute__((warn_unused_result)) struct watch *watch_new(struct loop *l, void
 /* These paths from now on. One that was watched already keeps its stamp: what happened since the last look is told. */
 __attribute__((warn_unused_result)) int watch_set(struct watch *w, const char *const paths[], size_t count,
                                                   struct err *err);
-/* Calls back even if nothing has changed and without waiting for whoever writes, for a person or the controller says that
- * it is time: in the next turn, or WATCH_PACE_MS after the last call. */
+/* Calls back even if nothing has changed, for a person or the controller says that it is time: in the next turn, or
+ * WATCH_PACE_MS after the last call. A file that is being written is waited for all the same: half of it may be a good
+ * spec that lacks servers. */
 void watch_now(struct watch *w);
 /* NULL is fine. */
 void watch_free(struct watch *w);

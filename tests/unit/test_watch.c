@@ -394,6 +394,26 @@ static void changes_without_end_are_told_now_and_then(void **state)
     turn_until_seen(text);
 }
 
+static void a_signal_does_not_make_half_a_file_whole(void **state)
+{
+    (void)state;
+    put(in_dir("f"), "whole");
+    start("f");
+    set("f", NULL);
+    settle();
+    stop_polling();
+    calls = 0;
+    put(in_dir("f"), "ha");
+    watch_now(watch);
+    turn_for(WATCH_QUIET_MS / 2);
+    assert_int_equal(calls, 0);
+    put(in_dir("f"), "half is whole now");
+    turn_for(WATCH_QUIET_MS / 2);
+    assert_int_equal(calls, 0);
+    turn_for(WATCH_QUIET_MS + LOOP_TICK_MS);
+    assert_int_equal(calls, 1);
+}
+
 static void a_signal_is_obeyed_without_a_change(void **state)
 {
     (void)state;
@@ -610,6 +630,7 @@ int main(void)
         TEST(a_touched_file_is_told_and_then_left_alone),
         TEST(a_burst_is_one_call),
         TEST(changes_without_end_are_told_now_and_then),
+        TEST(a_signal_does_not_make_half_a_file_whole),
         TEST(a_signal_is_obeyed_without_a_change),
         TEST(a_rewrite_of_the_same_size_and_time_is_told),
         TEST(a_write_behind_the_same_stamp_is_told),
