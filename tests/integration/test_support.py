@@ -205,9 +205,9 @@ def stop(*_):
     os._exit(MODE == "status")
 
 signal.signal(signal.SIGTERM, stop)
-print('{"event":"ready"}', file=sys.stderr, flush=True)
 if MODE == "talk":
     print("no JSON", file=sys.stderr, flush=True)
+print('{"event":"ready"}', file=sys.stderr, flush=True)
 time.sleep(600)
 """
 
