@@ -239,27 +239,33 @@ static void note_leaving(struct reload *r, const struct plan *before)
 
 /* The effective spec */
 
-static int write_spec(const struct plan *p, struct err *err)
+static int write_docs(int fd, const struct plan *p)
 {
-    cleanup_close int fd = memfd_create("tidegate-spec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    for (size_t i = 0; fd >= 0 && i < p->count; i++) {
+    for (size_t i = 0; i < p->count; i++) {
         const struct version *v = p->entries[i].serves;
 
         for (size_t done = 0; v && done < v->doc_len;) {
             ssize_t n = write(fd, v->doc + done, v->doc_len - done);
 
             if (n <= 0)
-                return err_set(err, ERR_IO, "the effective spec: %s", strerror(errno));
+                return -1;
             done += (size_t)n;
         }
     }
-    if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
-        return err_set(err, ERR_IO, "the effective spec: %s", strerror(errno));
-    int out = fd;
+    return 0;
+}
 
-    fd = -1;
-    return out;
+static int write_spec(const struct plan *p, struct err *err)
+{
+    int fd = memfd_create("tidegate-spec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd >= 0 && !write_docs(fd, p) &&
+        !fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
+        return fd;
+    err_set(err, ERR_IO, "the effective spec: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
 static void digest_plan(const struct plan *p, uint8_t out[VERSION_DIGEST_BYTES])

@@ -95,6 +95,7 @@ def kill_all(process):
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    wait_until("its processes gone", lambda: not processes_of(process.pid))
 
 
 class Proxy:
