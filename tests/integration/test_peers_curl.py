@@ -12,12 +12,14 @@ from support.backend import RawBackend, echo, manual
 from support.need import cannot_run
 
 
-def curl(*words):
+def command(*words):
     if not shutil.which("curl"):
         cannot_run("curl is missing")
-    return subprocess.run(
-        ["curl", "-sS", "--max-time", "20", "--noproxy", "*", *words], capture_output=True, text=True, timeout=30
-    )
+    return ["curl", "-sS", "--max-time", "20", "--noproxy", "*", *words]
+
+
+def curl(*words):
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=30)
 
 
 class Front:
@@ -56,8 +58,7 @@ def test_upgrade(leg, start_proxy):
         words += ["-H", line]
     with front.backend:
         process = subprocess.Popen(
-            ["curl", "-sS", "--max-time", "20", "--noproxy", "*", *front.trust, *words, front.url + "/"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command(*front.trust, *words, front.url + "/"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         conn = front.backend.accept()
         conn.read_request()
