@@ -5,7 +5,7 @@
  * Owner:   the worker; an entry holds one reference to its server
  * Errors:  those of the parser and of server_new, with the server's name; the table that was stays then
  * Limits:  SPEC_MAX_SERVERS
- * Threads: the loop's own
+ * Threads: the loop's own; each server of the next table is a sign of life of the worker
  * Source:  design.md 2.6 */
 #ifndef PROXY_RUN_TABLE_H
 #define PROXY_RUN_TABLE_H

@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +44,7 @@ static void on_beat(struct loop_timer *t)
     struct worker *w = (struct worker *)((char *)t - offsetof(struct worker, beat));
     struct relay *r = &w->relay;
 
-    atomic_store(&r->me->heartbeat_ms, r->loop.now_ms);
+    shared_beat(r->me);
     atomic_store(&r->me->log_dropped, log_dropped());
     if (atomic_load(&r->shared.head->pressure) >= SHARED_SHED)
         limit_shed(r);
@@ -157,6 +156,10 @@ static void take_spec(struct worker *w, uint64_t generation, int fd)
     struct stat st;
     void *bytes = NULL;
 
+    if (fd < 0) {
+        say_applied(w, generation, "no descriptor is left for it");
+        return;
+    }
     if (fstat(fd, &st)) {
         say_applied(w, generation, strerror(errno));
         return;
@@ -208,8 +211,8 @@ static void on_control(struct loop_fd *f, uint32_t events)
             take_ports(w, &m, fds, count);
             continue; /* the listeners have them now */
         }
-        if (m.type == CONTROL_APPLY && count == 1 && !w->relay.draining)
-            take_spec(w, m.generation, fds[0]);
+        if (m.type == CONTROL_APPLY && !w->relay.draining)
+            take_spec(w, m.generation, count ? fds[0] : -1);
         else if (m.type == CONTROL_DRAIN)
             begin_drain(w);
         else if (m.type == CONTROL_STOP)
@@ -269,11 +272,6 @@ int worker_main(unsigned index, uint32_t max_drain_ms)
     struct worker *w = calloc(1, sizeof *w);
     struct err err = {.msg = "out of memory"};
 
-    /* The master decides; a terminal's ^C and a kill of the group are meant for it. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
     if (!w || (w->max_drain_ms = max_drain_ms, init(w, index, &err))) {
         log_msg(LOG_ERROR, "fatal", "worker: %s", err.msg);
         free(w);
