@@ -12,7 +12,8 @@
 
 #define WORKER_BEAT_MS 1000
 
-/* The process's exit code. CONTROL_FD and CONTROL_SHARED_FD are what the master left there. */
+/* What the master handles is blocked since before exec and stays so: a terminal's ^C and a kill of the group are meant for
+ * it. The process's exit code. CONTROL_FD and CONTROL_SHARED_FD are what the master left there. */
 int worker_main(unsigned index, uint32_t max_drain_ms);
 
 #endif
