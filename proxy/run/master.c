@@ -190,9 +190,12 @@ static void begin_stop(struct master *m, const char *why)
 
 static void stop_now(struct master *m)
 {
+    uint64_t limit_ms = m->loop.now_ms + MASTER_GRACE_MS;
+
     log_msg(LOG_INFO, "stop", "asked again: now");
     workers_stop(m->workers);
-    loop_timer_set(&m->loop, &m->stop_limit, m->loop.now_ms + MASTER_GRACE_MS);
+    if (m->stop_limit.at_ms > limit_ms) /* asked again and again, it comes no later */
+        loop_timer_set(&m->loop, &m->stop_limit, limit_ms);
 }
 
 static void on_signal(struct loop_fd *f, uint32_t events)
@@ -254,11 +257,10 @@ static void on_tick(struct loop_timer *t)
     rotate_ticket_key(m);
     m->status_changed |= reload_forget(m->reload, workers_applied(m->workers));
     if (!m->status.stopping && reload_is_waiting(m->reload)) {
-        uint64_t generation = reload_generation(m->reload);
-        bool changed = reload_again(m->reload);
-
-        if (changed || generation != reload_generation(m->reload))
-            hand_on(m, changed);
+        ports_closed(&m->ports,
+                     workers_applied(m->workers)); /* a plan may close ports that no worker ever had */
+        if (reload_again(m->reload))
+            hand_on(m, true);
     }
     if (m->loop.now_ms - m->status_written_ms >= MASTER_COUNTS_MS)
         m->status_changed = true;

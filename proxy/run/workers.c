@@ -202,10 +202,10 @@ static int start_one(struct process *p, struct err *err)
     struct workers *w = p->all;
     int ends[2], r;
 
+    p->started_ms = w->c.loop->now_ms; /* in any case: a start that fails backs off as a death does */
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
         return err_set(err, ERR_IO, "worker %u: socketpair: %s", p->index, strerror(errno));
     ends[1] = out_of_the_way(ends[1]);
-    p->started_ms = w->c.loop->now_ms;
     p->sent = p->applied = 0;
     ports_forget_sent(w->c.ports, p->index);
     atomic_store(&shared_worker(w->c.shared, p->index)->heartbeat_ms, p->started_ms);
