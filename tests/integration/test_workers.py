@@ -220,6 +220,17 @@ def test_terminal_signals_are_the_masters(start_proxy, run_dir):
         assert site.proxy.worker == worker
 
 
+def test_signals_to_the_group_do_not_hit_workers_that_start(start_proxy, run_dir):
+    """Neither does a terminal that closes just then: from their first instruction on they leave SIGHUP to the master."""
+    with RawBackend(echo) as backend:
+        proxy = start_proxy(ws_spec(free_port(), backend.port), run_dir=run_dir, args=["--workers", "4"], timeout=0)
+        proxy.wait_log(event="worker")
+        while not proxy.logged(event="ready"):
+            os.killpg(proxy.pid, signal.SIGHUP)
+        assert not [line for line in proxy.logged(event="worker") if line["level"] == "error"]
+        assert [w["restarts"] for w in proxy.wait_status("them", lambda s: s["revision"])["workers"]] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 20])
 def test_failing_allocations_cost_single_connections(start_proxy, run_dir, tmp_path, sanitized, every):
     """S33: with every n-th allocation of a worker failing it lives on, what is open stays open, and once memory is back
