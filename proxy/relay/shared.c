@@ -4,7 +4,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LINE 64
@@ -99,14 +98,6 @@ static char *worker_block(const struct shared *s, unsigned worker)
 struct shared_worker *shared_worker(const struct shared *s, unsigned worker)
 {
     return (struct shared_worker *)worker_block(s, worker);
-}
-
-void shared_beat(struct shared_worker *w)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    atomic_store(&w->heartbeat_ms, (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000);
 }
 
 struct shared_ip *shared_ips(const struct shared *s, unsigned worker)

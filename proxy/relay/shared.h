@@ -79,8 +79,6 @@ __attribute__((warn_unused_result)) int shared_map(struct shared *s, int fd, str
 void shared_done(struct shared *s);
 
 struct shared_worker *shared_worker(const struct shared *s, unsigned worker);
-/* A sign of life of a worker; also within a turn that takes long. */
-void shared_beat(struct shared_worker *w);
 struct shared_ip *shared_ips(const struct shared *s, unsigned worker);
 struct stats_cell *shared_cell(const struct shared *s, unsigned worker, unsigned slot);
 

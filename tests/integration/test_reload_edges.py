@@ -13,7 +13,7 @@ from support.backend import RawBackend, echo
 from support.client import RawClient
 from support.proxy import free_port
 from support.site import Site, enter, talk
-from support.spec import ws_spec
+from support.spec import https_spec, ws_spec
 from support.wait import wait_until
 
 
@@ -135,3 +135,22 @@ def test_reload_reaches_a_worker_that_had_no_descriptor_left(start_proxy, run_di
             proxy.wait_log(event="worker", level="error")
             assert proxy.status()["revision"] != revision
         proxy.wait_revision(revision)
+
+
+def test_connections_do_not_wait_for_hundreds_of_certificates(site, certs):
+    """A certificate that 500 servers share is changed: a worker makes their new versions bit by bit between messages."""
+    ports = list({free_port() for _ in range(500)})
+
+    def docs(pair):
+        return [https_spec(p, site.echo.port, certs=certs, pair=pair, name=f"s{p}") for p in ports]
+
+    site.apply(*docs(certs.server), timeout=30)
+    with enter(site.port)[0] as client:
+        start, slowest = time.monotonic(), 0
+        revision = site.apply(*docs(certs.make_server("other", ["localhost"])), wait=False)
+        while site.proxy.status()["revision"] != revision:
+            before = time.monotonic()
+            talk(client)
+            slowest = max(slowest, time.monotonic() - before)
+            assert before - start < 30
+        assert slowest < (time.monotonic() - start) / 3, (slowest, time.monotonic() - start)
