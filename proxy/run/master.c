@@ -117,7 +117,8 @@ static void refresh(struct master *m)
     fill_workers(m);
     m->status_changed |= reload_applied(m->reload, workers_applied(m->workers));
     /* Once ready, a worker that dies does not make it less so: its siblings and its queue are there. */
-    m->status.ready = !m->status.stopping && m->status.revision[0] && (was_ready || all_current(m));
+    m->status.ready = !m->status.stopping && m->status.revision[0] &&
+                      ((was_ready && !workers_failing(m->workers)) || all_current(m));
     m->status_changed |= m->status.ready != was_ready;
     if (m->status.ready && !m->said_ready) {
         m->said_ready = true;
@@ -128,6 +129,16 @@ static void refresh(struct master *m)
 }
 
 /* Reloads */
+
+static bool read_spec(struct master *m, bool log)
+{
+    bool changed = reload_read(m->reload, log);
+    struct err err;
+
+    if (m->has_rundir && rundir_keep(&m->rundir, &err))
+        log_msg(LOG_ERROR, "rundir", "%s", err.msg);
+    return changed;
+}
 
 static void hand_on(struct master *m, bool changed)
 {
@@ -143,7 +154,7 @@ static void on_files_changed(void *arg)
 
     if (m->status.stopping)
         return;
-    hand_on(m, reload_read(m->reload, true));
+    hand_on(m, read_spec(m, true));
     reload_watch(m->reload, m->watch);
 }
 
@@ -328,7 +339,7 @@ static int make_workers(struct master *m, uint64_t fd_limit, struct err *err)
 /* Without a run dir there is nobody to mend the file meanwhile: its problems end it. */
 static int first_spec(struct master *m, struct err *err)
 {
-    bool changed = reload_read(m->reload, m->has_rundir);
+    bool changed = read_spec(m, m->has_rundir);
 
     if (!m->has_rundir && m->status.seen.result != STATUS_APPLIED) {
         reload_print_problems(m->reload, stderr);

@@ -32,7 +32,8 @@ struct worker {
     struct loop_task build_more;
     struct listener *listeners[UINT16_MAX + 1]; /* by port; NULL: none */
     uint32_t max_drain_ms;
-    unsigned own_fds; /* descriptors that are open before there is a port or a connection */
+    uint64_t dropped_told; /* lines; the count of the worker before us goes on */
+    unsigned own_fds;      /* descriptors that are open before there is a port or a connection */
 };
 
 static void on_turn_end(struct loop *l)
@@ -51,7 +52,8 @@ static void on_beat(struct loop_timer *t)
     struct relay *r = &w->relay;
 
     atomic_store(&r->me->heartbeat_ms, r->loop.now_ms);
-    atomic_store(&r->me->log_dropped, log_dropped());
+    atomic_fetch_add(&r->me->log_dropped, log_dropped() - w->dropped_told);
+    w->dropped_told = log_dropped();
     if (atomic_load(&r->shared.head->pressure) >= SHARED_SHED)
         limit_shed(r);
     loop_timer_set(&r->loop, t, r->loop.now_ms + WORKER_BEAT_MS);

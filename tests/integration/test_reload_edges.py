@@ -5,13 +5,14 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
 from support.backend import RawBackend, echo
 from support.client import RawClient
-from support.proxy import free_port
+from support.proxy import BINARY, free_port
 from support.site import Site, enter, talk
 from support.spec import https_spec, ws_spec
 from support.wait import wait_until
@@ -57,6 +58,15 @@ def test_removed_server_that_comes_back_wrong_stands_once(start_proxy, run_dir):
         site.proxy.process.kill()  # nobody waits for 60 s
         site.crowd.finish()
         site.proxy.kill()
+
+
+def test_spec_that_names_the_lock_does_not_open_it(site):
+    """S58: whoever opens and closes proxy.pid in the master drops its lock: --stop would find nobody, a second one start."""
+    pid_file = str(site.proxy.run_dir / "proxy.pid")
+    site.apply(ws_spec(free_port(), site.echo.port, name="odd", https=True, tls={"certFile": pid_file, "keyFile": pid_file}))
+    done = subprocess.run([BINARY, "--config", str(site.proxy.config), "--run-dir", str(site.proxy.run_dir), "--admin", "off"],
+                          capture_output=True, text=True, timeout=10)  # fmt: skip
+    assert done.returncode == 1 and f"in use by process {site.proxy.pid}" in done.stderr
 
 
 def test_certificate_that_only_some_readers_take_costs_its_server_alone(site, certs):

@@ -158,6 +158,23 @@ def test_worker_that_dies_again_and_again(start_proxy, run_dir):
         site.crowd.finish()
 
 
+def test_readyz_says_no_while_no_worker_lives(start_proxy, run_dir):
+    """One death is none of a probe's business; workers that all die again and again are, until they live."""
+    with RawBackend(echo) as backend:
+        proxy = start_proxy(ws_spec(free_port(), backend.port), run_dir=run_dir, args=TWO, admin=True)
+        os.kill(proxy.workers()[0], signal.SIGKILL)
+        assert proxy.get("/readyz")[0] == 200
+
+        def killed_and_not_ready():
+            for pid in proxy.workers():
+                os.kill(pid, signal.SIGKILL)
+            return proxy.get("/readyz")[0] == 503
+
+        wait_until("503", killed_and_not_ready, 10)
+        wait_until("200", lambda: proxy.get("/readyz")[0] == 200, 5)
+        assert len(proxy.workers()) == 2
+
+
 def test_worker_started_again_has_the_spec_of_the_others(start_proxy, run_dir):
     """A respawned worker starts from what is served, not from the file: the file is garbage by then."""
     with Site(start_proxy, run_dir, count=1) as site:
