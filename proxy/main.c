@@ -25,9 +25,9 @@ int main(int argc, char **argv)
 {
     struct options o;
 
-    master_block_signals(); /* first of all: a SIGHUP that comes early must not end it */
+    master_block_signals(); /* first of all: a SIGHUP that comes early must not end it, nor a worker */
     o = options_parse(argc, argv);
-    if (o.action != OPTIONS_SERVE)
+    if (o.action != OPTIONS_SERVE && o.action != OPTIONS_WORKER)
         master_unblock_signals();
     switch (o.action) {
     case OPTIONS_CHECK: return check(&o);

@@ -28,9 +28,10 @@ static int get_healthz(void *arg, struct buf *out, const char **type)
 static int get_readyz(void *arg, struct buf *out, const char **type)
 {
     const struct status *s = arg;
-    const char *text = s->ready      ? "ready\n"
-                       : s->stopping ? "not ready: stopping\n"
-                                     : "not ready: no spec is applied yet\n";
+    const char *text = s->ready         ? "ready\n"
+                       : s->stopping    ? "not ready: stopping\n"
+                       : s->revision[0] ? "not ready: the workers die again and again\n"
+                                        : "not ready: no spec is applied yet\n";
 
     (void)type;
     return buf_add_str(out, text) ? 500 : s->ready ? 200 : 503;

@@ -146,14 +146,14 @@ void drain_slots(struct relay *r, const uint64_t *slots, uint32_t max_drain_ms)
     }
 }
 
-void drain_cancel(struct relay *r, unsigned slot)
+void drain_cancel(struct relay *r, const uint64_t *slots)
 {
     struct pair *p;
 
     if (r->draining)
         return;
     LIST_FOREACH(p, &r->pairs, link)
-    if (p->tunnel && p->server->slot == slot && p->drain_at_ms && !p->end_ms)
+    if (p->tunnel && is_in(slots, p) && p->drain_at_ms && !p->end_ms)
         p->deadline_ms = p->drain_at_ms = 0;
 }
 

@@ -18,8 +18,8 @@
 /* All connections of these slots (a bitmap of SHARED_SLOTS bits); NULL: of every slot, and r->draining is set, so that
  * who is accepted later has the same end. max_drain_ms 0: no cap. Called again it may only shorten what is left. */
 void drain_slots(struct relay *r, const uint64_t *slots, uint32_t max_drain_ms);
-/* A deleted server came back: its tunnels that were not asked to close yet live on. Nothing while r->draining. */
-void drain_cancel(struct relay *r, unsigned slot);
+/* Deleted servers came back: their tunnels that were not asked to close yet live on. Nothing while r->draining. */
+void drain_cancel(struct relay *r, const uint64_t *slots);
 /* No more waiting for anything: every connection has ended behind it. r->draining is set. */
 void drain_now(struct relay *r);
 

@@ -142,6 +142,22 @@ void shared_slot_free(struct shared *s, unsigned slot)
     atomic_store(&s->slots[slot].next_handshake_us, 0);
 }
 
+/* Gives whole pages back: to read them, even to see that they are 0, would make the kernel fill in those that nobody has
+ * ever touched, megabytes of them. */
+static void clear_pages(void *from, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = -(uintptr_t)from & (page - 1), whole;
+    char *at = from;
+
+    whole = bytes > before ? (bytes - before) / page * page : 0;
+    if (!whole || madvise(at + before, whole, MADV_REMOVE)) {
+        memset(at, 0, bytes);
+        return;
+    }
+    memset(at, 0, before);
+    memset(at + before + whole, 0, bytes - before - whole);
+}
+
 void shared_worker_clear(struct shared *s, unsigned worker)
 {
     struct shared_worker *w = shared_worker(s, worker);
@@ -152,9 +168,7 @@ void shared_worker_clear(struct shared *s, unsigned worker)
             atomic_store(&shared_cell(s, worker, i)->handshakes, 0);
             atomic_store(&shared_cell(s, worker, i)->admitted, 0);
         }
-    for (uint32_t i = 0; i < s->head->ip_entries; i++)
-        if (atomic_load_explicit(&shared_ips(s, worker)[i].count, memory_order_relaxed))
-            atomic_store(&shared_ips(s, worker)[i].count, 0);
+    clear_pages(shared_ips(s, worker), s->head->ip_entries * sizeof(struct shared_ip));
     atomic_store(&w->pairs, 0);
     atomic_store(&w->server_objects, 0);
 }

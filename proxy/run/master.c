@@ -117,7 +117,8 @@ static void refresh(struct master *m)
     fill_workers(m);
     m->status_changed |= reload_applied(m->reload, workers_applied(m->workers));
     /* Once ready, a worker that dies does not make it less so: its siblings and its queue are there. */
-    m->status.ready = !m->status.stopping && m->status.revision[0] && (was_ready || all_current(m));
+    m->status.ready = !m->status.stopping && m->status.revision[0] &&
+                      ((was_ready && !workers_failing(m->workers)) || all_current(m));
     m->status_changed |= m->status.ready != was_ready;
     if (m->status.ready && !m->said_ready) {
         m->said_ready = true;
@@ -128,6 +129,16 @@ static void refresh(struct master *m)
 }
 
 /* Reloads */
+
+static bool read_spec(struct master *m, bool log)
+{
+    bool changed = reload_read(m->reload, log);
+    struct err err;
+
+    if (m->has_rundir && rundir_keep(&m->rundir, &err))
+        log_msg(LOG_ERROR, "rundir", "%s", err.msg);
+    return changed;
+}
 
 static void hand_on(struct master *m, bool changed)
 {
@@ -143,7 +154,7 @@ static void on_files_changed(void *arg)
 
     if (m->status.stopping)
         return;
-    hand_on(m, reload_read(m->reload, true));
+    hand_on(m, read_spec(m, true));
     reload_watch(m->reload, m->watch);
 }
 
@@ -190,9 +201,12 @@ static void begin_stop(struct master *m, const char *why)
 
 static void stop_now(struct master *m)
 {
+    uint64_t limit_ms = m->loop.now_ms + MASTER_GRACE_MS;
+
     log_msg(LOG_INFO, "stop", "asked again: now");
     workers_stop(m->workers);
-    loop_timer_set(&m->loop, &m->stop_limit, m->loop.now_ms + MASTER_GRACE_MS);
+    if (m->stop_limit.at_ms > limit_ms) /* asked again and again, it comes no later */
+        loop_timer_set(&m->loop, &m->stop_limit, limit_ms);
 }
 
 static void on_signal(struct loop_fd *f, uint32_t events)
@@ -254,11 +268,10 @@ static void on_tick(struct loop_timer *t)
     rotate_ticket_key(m);
     m->status_changed |= reload_forget(m->reload, workers_applied(m->workers));
     if (!m->status.stopping && reload_is_waiting(m->reload)) {
-        uint64_t generation = reload_generation(m->reload);
-        bool changed = reload_again(m->reload);
-
-        if (changed || generation != reload_generation(m->reload))
-            hand_on(m, changed);
+        ports_closed(&m->ports,
+                     workers_applied(m->workers)); /* a plan may close ports that no worker ever had */
+        if (reload_again(m->reload))
+            hand_on(m, true);
     }
     if (m->loop.now_ms - m->status_written_ms >= MASTER_COUNTS_MS)
         m->status_changed = true;
@@ -326,7 +339,7 @@ static int make_workers(struct master *m, uint64_t fd_limit, struct err *err)
 /* Without a run dir there is nobody to mend the file meanwhile: its problems end it. */
 static int first_spec(struct master *m, struct err *err)
 {
-    bool changed = reload_read(m->reload, m->has_rundir);
+    bool changed = read_spec(m, m->has_rundir);
 
     if (!m->has_rundir && m->status.seen.result != STATUS_APPLIED) {
         reload_print_problems(m->reload, stderr);

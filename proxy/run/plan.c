@@ -126,10 +126,12 @@ static bool stays(const struct choice *c)
     return c->now && c->last && c->now->port == c->last->port;
 }
 
-/* Gives each port to one choice and opens it. False: somebody fell back, so that all must be asked again. */
+/* Gives each port to one choice and opens it. False: somebody fell back, so that all must be asked again; all who have
+ * to fall back do so in one round, for a thousand ports that cannot be had must not take a thousand rounds. */
 static bool settle_ports(struct choice *c, size_t count, struct ports *ports, struct plan *out)
 {
     cleanup_free struct choice **owner = need(calloc(65536, sizeof(struct choice *)));
+    bool settled = true;
     struct err err;
 
     for (int movers = 0; movers <= 1; movers++)
@@ -139,21 +141,21 @@ static bool settle_ports(struct choice *c, size_t count, struct ports *ports, st
             if (!mine->now || stays(mine) == movers)
                 continue;
             other = owner[mine->now->port];
-            if (other) {
-                out->port_trouble = true;
-                fall_back(mine,
-                          need_printf("port: %u is still served for \"%s\", whose new version is not served",
-                                      mine->now->port, other->name));
-                return false;
+            if (!other && !ports_open(ports, mine->now->port, &err)) {
+                owner[mine->now->port] = mine;
+                continue;
             }
-            if (ports_open(ports, mine->now->port, &err)) {
-                out->port_trouble = true;
-                fall_back(mine, need_printf("port: %u: %s; free it, or give another one", mine->now->port,
-                                            err.msg));
-                return false;
-            }
-            owner[mine->now->port] = mine;
+            settled = false;
+            fall_back(
+                mine,
+                other ? need_printf("port: %u is still served for \"%s\", whose new version is not served",
+                                    mine->now->port, other->name)
+                      : need_printf("port: %u: %s; free it, or give another one", mine->now->port, err.msg));
         }
+    if (!settled) {
+        out->port_trouble = true;
+        return false;
+    }
     for (size_t i = 0; i < ports->count; i++)
         ports->items[i]->wanted = !ports->items[i]->closing && owner[ports->items[i]->number];
     return true;
@@ -166,7 +168,7 @@ void plan_make(const struct plan *before, const struct candidate *c, size_t coun
     size_t n = choices_of(before, c, count, choices);
     struct plan p = {.entries = need(calloc(n + 1, sizeof *p.entries)), .count = n};
 
-    /* Each round that fails takes one new version out, so it ends. */
+    /* Each round that fails takes a new version out, so it ends. */
     while (!settle_ports(choices, n, ports, &p))
         ;
     for (size_t i = 0; i < n; i++) {

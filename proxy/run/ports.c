@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,6 +16,17 @@ struct port *ports_find(const struct ports *p, uint16_t number)
         if (p->items[i]->number == number && !p->items[i]->closing)
             return p->items[i];
     return NULL;
+}
+
+/* Would this descriptor be one of those that are kept for all else: the workers' control, the spec, the admin port? */
+static bool is_spare(int fd)
+{
+    struct rlimit lim = {.rlim_cur = RLIM_INFINITY};
+    rlim_t spare;
+
+    getrlimit(RLIMIT_NOFILE, &lim);
+    spare = lim.rlim_cur / 4 < PORTS_SPARE_FDS ? lim.rlim_cur / 4 : PORTS_SPARE_FDS;
+    return (rlim_t)fd >= lim.rlim_cur - spare;
 }
 
 static int make_socket(struct addr *any, struct err *err)
@@ -29,6 +41,10 @@ static int make_socket(struct addr *any, struct err *err)
     }
     if (fd < 0)
         return err_set(err, ERR_IO, "socket: %s", strerror(errno));
+    if (is_spare(fd)) {
+        close(fd);
+        return err_set(err, ERR_LIMIT, "no descriptor is left for it (ulimit -n)");
+    }
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     sock_set_options(fd);
     return fd;

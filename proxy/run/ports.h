@@ -3,7 +3,7 @@
  * Units:   ports in host order
  * Owner:   the master; a worker gets a copy of its socket, so that its death resets no connection that still queues there
  * Errors:  IO from ports_open
- * Limits:  one a port number
+ * Limits:  one a port number; PORTS_SPARE_FDS of the process's descriptors, a quarter at most, are left to all else
  * Threads: the master's
  * Source:  design.md 2.5; socket(7) SO_REUSEPORT. The first socket of a port is bound without SO_REUSEPORT, so that a
  *          port which somebody else holds is an error and not a silent split, and gets it before it listens */
@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define PORTS_SPARE_FDS 128
 
 struct port {
     uint16_t number;

@@ -204,14 +204,14 @@ static void leave(struct reload *r, const struct plan_entry *e)
         (struct leaving){.name = need(strdup(e->name)), .slot = e->slot, .generation = r->generation};
 }
 
-/* A name keeps its slot, and its counters, while it is served or drains. */
+/* A name keeps its slot, and its counters, while it is served or drains; also when what comes back under it is wrong. */
 static void assign_slots(struct reload *r, struct plan *next)
 {
     for (size_t i = 0; i < next->count; i++) {
         struct plan_entry *e = &next->entries[i];
         const struct plan_entry *old = plan_find(&r->plan, e->name);
 
-        e->slot = old ? old->slot : -1;
+        e->slot = old && old->slot >= 0 ? old->slot : shared_slot_find(r->shared, e->name);
         if (!e->serves || e->slot >= 0)
             continue;
         e->slot = shared_slot_take(r->shared, e->name);

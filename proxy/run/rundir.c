@@ -116,6 +116,15 @@ int rundir_write_status(const struct rundir *r, const void *bytes, size_t len, s
     return file_replace(r->status_path, bytes, len, STATUS_MODE, err);
 }
 
+int rundir_keep(const struct rundir *r, struct err *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    return fcntl(r->lock_fd, F_SETLK, &lock)
+               ? err_set(err, ERR_IO, "the run dir's lock is lost: %s", strerror(errno))
+               : 0;
+}
+
 void rundir_done(struct rundir *r)
 {
     free(r->status_path);

@@ -25,6 +25,8 @@ struct rundir {
 __attribute__((warn_unused_result)) int rundir_open(const char *dir, struct rundir *out, struct err *err);
 __attribute__((warn_unused_result)) int rundir_write_status(const struct rundir *r, const void *bytes,
                                                             size_t len, struct err *err);
+/* Takes the lock again, after anything that may have opened proxy.pid by another way: a spec may name it as a key. */
+__attribute__((warn_unused_result)) int rundir_keep(const struct rundir *r, struct err *err);
 /* At the process's end; the lock goes with the process. */
 void rundir_done(struct rundir *r);
 /* Who holds the lock: 0 nobody, 1 process *pid (0: one of another PID namespace, which cannot be named), -1 err. */

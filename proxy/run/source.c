@@ -124,9 +124,9 @@ static void digest_input(const struct source *src, const struct buf *spec, uint8
 
 /* A tool that could not write it, for lack of space say, leaves an empty file behind. To take all servers away, a file is
  * put in its place or says so. */
-static bool emptied_in_place(const struct source *src, const struct stat *st)
+static bool emptied_in_place(const struct source *src, const struct stat *st, const struct buf *b)
 {
-    return src->read_once && src->had_bytes && st->st_ino == src->inode && !st->st_size;
+    return src->read_once && src->had_bytes && st->st_ino == src->inode && !b->len;
 }
 
 /* Judges the bytes; the candidates are those of the file then. */
@@ -160,18 +160,22 @@ enum source_result source_read(struct source *src)
     enum source_result result = SOURCE_REFUSED;
 
     buf_init(&b, SPEC_MAX_BYTES);
-    if (!stat(src->path, &st) && emptied_in_place(src, &st))
-        spec_problem_add(&problems, (struct spec_pos){0}, NULL,
-                         "it was emptied in place; to serve nothing, write a line `---` or replace the file");
-    else if (!spec_read(src->path, &b, &problems))
-        result = load_bytes(src, &b);
+    (void)!stat(src->path, &st); /* where that fails, reading says why */
+    if (!spec_read(src->path, &b, &problems)) {
+        if (emptied_in_place(src, &st, &b))
+            spec_problem_add(
+                &problems, (struct spec_pos){0}, NULL,
+                "it was emptied in place; to serve nothing, write a line `---` or replace the file");
+        else
+            result = load_bytes(src, &b);
+    }
     if (problems.count) {
         spec_problems_free(&src->problems);
         src->problems = problems;
         src->seen_revision[0] = '\0';
         src->input_known = false;
     }
-    if (result == SOURCE_NEW) {
+    if (result != SOURCE_REFUSED) { /* the same bytes may stand in another file */
         src->read_once = true;
         src->inode = st.st_ino;
         src->had_bytes = b.len > 0;

@@ -57,29 +57,42 @@ static size_t document_bytes(const uint8_t *doc, size_t len)
     return next ? (size_t)(next - doc) + 1 : len;
 }
 
-int table_next(const struct table *before, const struct relay *r, const uint8_t *spec, size_t len,
-               struct table *out, struct err *err)
+int table_begin(struct table_build *b, const uint8_t *spec, size_t len, struct err *err)
 {
-    struct table t = {.entries = calloc(SPEC_MAX_SERVERS, sizeof *t.entries)};
+    *b = (struct table_build){
+        .next.entries = calloc(SPEC_MAX_SERVERS, sizeof *b->next.entries), .at = spec, .left = len};
+    return b->next.entries ? 0 : err_set(err, ERR_LIMIT, "out of memory");
+}
 
-    if (!t.entries)
-        return err_set(err, ERR_LIMIT, "out of memory");
-    while (len) {
-        size_t n = document_bytes(spec, len);
-        struct table_entry *e = &t.entries[t.count], *old;
+static int add_server(struct table_build *b, const struct table *before, const struct relay *r, size_t len,
+                      struct err *err)
+{
+    struct table_entry *e = &b->next.entries[b->next.count], *old;
 
-        SHA256(spec, n, e->digest);
-        old = before->count ? bsearch(e, before->entries, before->count, sizeof *e, by_digest) : NULL;
-        e->server = old ? server_ref(old->server) : make_server(r, spec, n, err);
-        if (!e->server || ++t.count > SPEC_MAX_SERVERS) {
-            table_free(&t);
-            return -1;
-        }
-        spec += n;
-        len -= n;
+    if (b->next.count == SPEC_MAX_SERVERS)
+        return err_set(err, ERR_LIMIT, "the master's spec: more than %d servers", SPEC_MAX_SERVERS);
+    SHA256(b->at, len, e->digest);
+    old = before->count ? bsearch(e, before->entries, before->count, sizeof *e, by_digest) : NULL;
+    e->server = old ? server_ref(old->server) : make_server(r, b->at, len, err);
+    if (!e->server)
+        return -1;
+    b->next.count++;
+    return 0;
+}
+
+int table_step(struct table_build *b, const struct table *before, const struct relay *r, struct err *err)
+{
+    size_t n = document_bytes(b->at, b->left);
+
+    if (n && add_server(b, before, r, n, err)) {
+        table_free(&b->next);
+        return -1;
     }
-    if (t.count)
-        qsort(t.entries, t.count, sizeof *t.entries, by_digest);
-    *out = t;
+    b->at += n;
+    b->left -= n;
+    if (b->left)
+        return 1;
+    if (b->next.count)
+        qsort(b->next.entries, b->next.count, sizeof *b->next.entries, by_digest);
     return 0;
 }

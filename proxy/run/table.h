@@ -1,5 +1,6 @@
 /* table.h - the servers of a worker: the effective spec in memory, and the step from one to the next
- * Shape:   effective spec (documents of spec_emit_server) -> entries, a server each; a document whose bytes are those of
+ * Shape:   effective spec (documents of spec_emit_server) -> entries, a server each, one a step, for a certificate takes a
+ *          millisecond and connections are waiting meanwhile; a document whose bytes are those of
  *          an entry before keeps that entry's server, so that an unchanged one costs a digest and nothing else
  * Units:   none
  * Owner:   the worker; an entry holds one reference to its server
@@ -24,10 +25,19 @@ struct table {
     size_t count;
 };
 
-/* Makes the table that follows `before`; nothing of `before` changes. */
-__attribute__((warn_unused_result)) int table_next(const struct table *before, const struct relay *r,
-                                                   const uint8_t *spec, size_t len, struct table *out,
-                                                   struct err *err);
+/* A table on its way; the spec's bytes are borrowed. */
+struct table_build {
+    struct table next;
+    const uint8_t *at;
+    size_t left;
+};
+
+/* The table that follows `before`, of which nothing changes. -1: nothing is left of it. */
+__attribute__((warn_unused_result)) int table_begin(struct table_build *b, const uint8_t *spec, size_t len,
+                                                    struct err *err);
+/* One server more. 1: there are others; 0: b->next is complete, and the caller's; -1: nothing is left of it. */
+__attribute__((warn_unused_result)) int table_step(struct table_build *b, const struct table *before,
+                                                   const struct relay *r, struct err *err);
 void table_free(struct table *t);
 /* A bit for each slot of SHARED_SLOTS that a server of the table has. */
 void table_slots(const struct table *t, uint64_t slots[SHARED_SLOTS / 64]);

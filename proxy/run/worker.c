@@ -10,13 +10,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct worker {
@@ -25,9 +25,15 @@ struct worker {
     uint32_t control_watched;
     struct loop_timer beat;
     struct table table;
+    struct table_build build; /* the next one, while there are bytes */
+    uint8_t *bytes;
+    size_t byte_count;
+    uint64_t generation; /* of `build` */
+    struct loop_task build_more;
     struct listener *listeners[UINT16_MAX + 1]; /* by port; NULL: none */
     uint32_t max_drain_ms;
-    unsigned own_fds; /* descriptors that are open before there is a port or a connection */
+    uint64_t dropped_told; /* lines; the count of the worker before us goes on */
+    unsigned own_fds;      /* descriptors that are open before there is a port or a connection */
 };
 
 static void on_turn_end(struct loop *l)
@@ -46,7 +52,8 @@ static void on_beat(struct loop_timer *t)
     struct relay *r = &w->relay;
 
     atomic_store(&r->me->heartbeat_ms, r->loop.now_ms);
-    atomic_store(&r->me->log_dropped, log_dropped());
+    atomic_fetch_add(&r->me->log_dropped, log_dropped() - w->dropped_told);
+    w->dropped_told = log_dropped();
     if (atomic_load(&r->shared.head->pressure) >= SHARED_SHED)
         limit_shed(r);
     loop_timer_set(&r->loop, t, r->loop.now_ms + WORKER_BEAT_MS);
@@ -127,50 +134,107 @@ static bool slots_without(const uint64_t *a, const uint64_t *b, uint64_t *out)
     return any;
 }
 
-static void apply(struct worker *w, uint64_t generation, const uint8_t *spec, size_t len)
+/* The table that was built becomes the table. */
+static void apply(struct worker *w)
 {
     uint64_t before[SHARED_SLOTS / 64], after[SHARED_SLOTS / 64], changed[SHARED_SLOTS / 64];
-    struct table next, last = w->table;
+    struct table last = w->table;
     struct err err;
     int failed;
 
-    if (table_next(&w->table, &w->relay, spec, len, &next, &err)) {
-        say_applied(w, generation, err.msg);
-        return;
-    }
     table_slots(&last, before);
-    table_slots(&next, after);
-    w->table = next;
+    table_slots(&w->build.next, after);
+    w->table = w->build.next;
     failed = serve(w, &err);
     if (slots_without(after, before, changed))
-        for (unsigned i = 0; i < SHARED_SLOTS; i++)
-            if (changed[i / 64] >> i % 64 & 1)
-                drain_cancel(&w->relay, i);
+        drain_cancel(&w->relay, changed);
     if (slots_without(before, after, changed))
         drain_slots(&w->relay, changed, w->max_drain_ms);
     table_free(&last);
-    say_applied(w, generation, failed ? err.msg : NULL);
+    say_applied(w, w->generation, failed ? err.msg : NULL);
+}
+
+static uint64_t clock_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void watch_control(struct worker *w, uint32_t events)
+{
+    struct err err;
+
+    if (loop_watch(&w->relay.loop, &w->control, &w->control_watched, events, &err))
+        log_msg(LOG_ERROR, "worker", "%s", err.msg);
+}
+
+/* A part of the next table a turn, so that connections do not wait for thousands of certificates. What else the master
+ * says comes behind it. */
+static void on_build_more(struct loop_task *t)
+{
+    struct worker *w = (struct worker *)((char *)t - offsetof(struct worker, build_more));
+    uint64_t end_ms = clock_ms() + WORKER_BUILD_MS;
+    struct err err;
+    int r;
+
+    do
+        r = table_step(&w->build, &w->table, &w->relay, &err);
+    while (r > 0 && clock_ms() < end_ms);
+    if (r > 0) {
+        loop_task_add(&w->relay.loop, &w->build_more);
+        return;
+    }
+    if (w->byte_count)
+        munmap(w->bytes, w->byte_count);
+    w->bytes = NULL;
+    if (r < 0)
+        say_applied(w, w->generation, err.msg);
+    else
+        apply(w);
+    watch_control(w, EPOLLIN);
+}
+
+/* NULL, or why not. */
+static const char *map_spec(struct worker *w, int fd)
+{
+    static uint8_t nothing[1];
+    struct stat st;
+
+    if (fd < 0)
+        return "no descriptor is left for it";
+    if (fstat(fd, &st))
+        return strerror(errno);
+    w->byte_count = (size_t)st.st_size;
+    w->bytes = nothing;
+    if (!st.st_size)
+        return NULL;
+    w->bytes = mmap(NULL, w->byte_count, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (w->bytes != MAP_FAILED)
+        return NULL;
+    w->bytes = NULL;
+    return strerror(errno);
 }
 
 static void take_spec(struct worker *w, uint64_t generation, int fd)
 {
-    struct stat st;
-    void *bytes = NULL;
+    const char *failed = map_spec(w, fd);
+    struct err err;
 
-    if (fstat(fd, &st)) {
-        say_applied(w, generation, strerror(errno));
+    if (!failed && table_begin(&w->build, w->bytes, w->byte_count, &err)) {
+        failed = err.msg;
+        if (w->byte_count)
+            munmap(w->bytes, w->byte_count);
+        w->bytes = NULL;
+    }
+    if (failed) {
+        say_applied(w, generation, failed);
         return;
     }
-    if (st.st_size) {
-        bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (bytes == MAP_FAILED) {
-            say_applied(w, generation, strerror(errno));
-            return;
-        }
-    }
-    apply(w, generation, bytes, (size_t)st.st_size);
-    if (bytes)
-        munmap(bytes, (size_t)st.st_size);
+    w->generation = generation;
+    watch_control(w, 0);
+    loop_task_add(&w->relay.loop, &w->build_more);
 }
 
 static void close_listeners(struct worker *w)
@@ -198,18 +262,18 @@ static void stop_now(struct worker *w)
 static void on_control(struct loop_fd *f, uint32_t events)
 {
     struct worker *w = (struct worker *)((char *)f - offsetof(struct worker, control));
-    int fds[CONTROL_FDS], r;
+    int fds[CONTROL_FDS], r = CONTROL_AGAIN;
     struct control m;
     size_t count;
 
     (void)events;
-    while ((r = control_recv(f->fd, &m, fds, &count)) == CONTROL_OK) {
+    while (!w->bytes && (r = control_recv(f->fd, &m, fds, &count)) == CONTROL_OK) {
         if (m.type == CONTROL_PORTS) {
             take_ports(w, &m, fds, count);
             continue; /* the listeners have them now */
         }
-        if (m.type == CONTROL_APPLY && count == 1 && !w->relay.draining)
-            take_spec(w, m.generation, fds[0]);
+        if (m.type == CONTROL_APPLY && !w->relay.draining)
+            take_spec(w, m.generation, count ? fds[0] : -1);
         else if (m.type == CONTROL_DRAIN)
             begin_drain(w);
         else if (m.type == CONTROL_STOP)
@@ -218,11 +282,8 @@ static void on_control(struct loop_fd *f, uint32_t events)
             close(fds[i]);
     }
     if (r == CONTROL_GONE) {
-        struct err err;
-
         log_msg(LOG_ERROR, "worker", "the master is gone: draining");
-        if (loop_watch(&w->relay.loop, f, &w->control_watched, 0, &err))
-            log_msg(LOG_ERROR, "worker", "%s", err.msg);
+        watch_control(w, 0);
         begin_drain(w);
     }
 }
@@ -258,6 +319,7 @@ static int init(struct worker *w, unsigned index, struct err *err)
     r->loop.turn_end = on_turn_end;
     w->control = (struct loop_fd){.fd = CONTROL_FD, .ready = on_control};
     w->beat.fire = on_beat;
+    w->build_more.run = on_build_more;
     fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
     w->own_fds = open_descriptors();
     on_beat(&w->beat);
@@ -269,17 +331,14 @@ int worker_main(unsigned index, uint32_t max_drain_ms)
     struct worker *w = calloc(1, sizeof *w);
     struct err err = {.msg = "out of memory"};
 
-    /* The master decides; a terminal's ^C and a kill of the group are meant for it. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
     if (!w || (w->max_drain_ms = max_drain_ms, init(w, index, &err))) {
         log_msg(LOG_ERROR, "fatal", "worker: %s", err.msg);
         free(w);
         return 1;
     }
     loop_run(&w->relay.loop);
+    if (w->bytes) /* what was on its way */
+        table_free(&w->build.next);
     close_listeners(w);
     table_free(&w->table);
     resolver_free(w->relay.resolver);

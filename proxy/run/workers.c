@@ -202,10 +202,10 @@ static int start_one(struct process *p, struct err *err)
     struct workers *w = p->all;
     int ends[2], r;
 
+    p->started_ms = w->c.loop->now_ms; /* in any case: a start that fails backs off as a death does */
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
         return err_set(err, ERR_IO, "worker %u: socketpair: %s", p->index, strerror(errno));
     ends[1] = out_of_the_way(ends[1]);
-    p->started_ms = w->c.loop->now_ms;
     p->sent = p->applied = 0;
     ports_forget_sent(w->c.ports, p->index);
     atomic_store(&shared_worker(w->c.shared, p->index)->heartbeat_ms, p->started_ms);
@@ -276,12 +276,14 @@ static void on_death(struct process *p, int status)
         log_msg(LOG_ERROR, "worker", "%u died, pid %d: exit code %d", p->index, (int)p->pid,
                 WEXITSTATUS(status));
     p->pid = 0;
-    if (w->ending)
-        w->c.changed(w->c.arg);
-    else if (w->c.loop->now_ms - p->started_ms >= WORKERS_BACKOFF_MS)
+    if (!w->ending && w->c.loop->now_ms - p->started_ms >= WORKERS_BACKOFF_MS) {
+        p->backoff_ms = 0;
         start_again(p);
-    else
+        return;
+    }
+    if (!w->ending)
         start_later(p);
+    w->c.changed(w->c.arg);
 }
 
 void workers_reap(struct workers *w)
@@ -355,6 +357,14 @@ uint64_t workers_applied(const struct workers *w)
         if (w->items[i].pid && w->items[i].applied < oldest)
             oldest = w->items[i].applied;
     return oldest == UINT64_MAX ? 0 : oldest;
+}
+
+bool workers_failing(const struct workers *w)
+{
+    for (unsigned i = 0; i < w->c.count; i++)
+        if (w->items[i].pid || w->items[i].backoff_ms < WORKERS_BACKOFF_MS)
+            return false;
+    return true;
 }
 
 void workers_check(struct workers *w)

@@ -43,6 +43,8 @@ __attribute__((warn_unused_result)) int workers_start(struct workers *w, struct 
 void workers_apply(struct workers *w, uint64_t generation, int spec_fd);
 /* The oldest generation that a live worker has applied. */
 uint64_t workers_applied(const struct workers *w);
+/* Are all of them dead, for the last of several times in a row? */
+bool workers_failing(const struct workers *w);
 /* After SIGCHLD. */
 void workers_reap(struct workers *w);
 /* Once a second: kills the silent ones. */

@@ -115,7 +115,8 @@ static int certificate_check(X509 *x, unsigned nth, struct err *err)
 static X509 *next_certificate(BIO *in, unsigned nth, struct err *err)
 {
     bool was_asked = false;
-    X509 *x = PEM_read_bio_X509_AUX(in, NULL, no_password, &was_asked);
+    /* As the relay reads it (tls.c): a TRUSTED CERTIFICATE is none there, so it must be none here. */
+    X509 *x = PEM_read_bio_X509(in, NULL, no_password, &was_asked);
     unsigned long code = ERR_peek_last_error();
 
     if (x)

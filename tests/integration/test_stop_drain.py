@@ -1,5 +1,7 @@
 """A stop says goodbye: Close 1001 to everybody at a frame's end, spread over the time there is, and an end in time."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -156,6 +158,19 @@ def test_second_signal_means_now(start_proxy, run_dir):
         start = term(site.proxy)
         wait_until("the port to be closed", lambda: not is_open(site.port))
         site.proxy.process.send_signal(signal.SIGTERM)
+        ended(site.proxy, start, 2)
+        site.crowd.finish()
+
+
+def test_asking_again_and_again_puts_nothing_off(start_proxy, run_dir):
+    """S57: TERM each 100 ms, and a worker that stands still: the end comes as soon as after the second one."""
+    with Site(start_proxy, run_dir, args=["--max-drain", "30s"], count=1) as site:
+        os.kill(site.proxy.worker, signal.SIGSTOP)
+        start = term(site.proxy)
+        while site.proxy.process.poll() is None and time.monotonic() - start < 4:
+            term(site.proxy)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                site.proxy.process.wait(0.1)
         ended(site.proxy, start, 2)
         site.crowd.finish()
 

@@ -158,6 +158,23 @@ def test_worker_that_dies_again_and_again(start_proxy, run_dir):
         site.crowd.finish()
 
 
+def test_readyz_says_no_while_no_worker_lives(start_proxy, run_dir):
+    """One death is none of a probe's business; workers that all die again and again are, until they live."""
+    with RawBackend(echo) as backend:
+        proxy = start_proxy(ws_spec(free_port(), backend.port), run_dir=run_dir, args=TWO, admin=True)
+        os.kill(proxy.workers()[0], signal.SIGKILL)
+        assert proxy.get("/readyz")[0] == 200
+
+        def killed_and_not_ready():
+            for pid in proxy.workers():
+                os.kill(pid, signal.SIGKILL)
+            return proxy.get("/readyz")[0] == 503
+
+        wait_until("503", killed_and_not_ready, 10)
+        wait_until("200", lambda: proxy.get("/readyz")[0] == 200, 5)
+        assert len(proxy.workers()) == 2
+
+
 def test_worker_started_again_has_the_spec_of_the_others(start_proxy, run_dir):
     """A respawned worker starts from what is served, not from the file: the file is garbage by then."""
     with Site(start_proxy, run_dir, count=1) as site:
@@ -218,6 +235,17 @@ def test_terminal_signals_are_the_masters(start_proxy, run_dir):
         with enter(site.port)[0] as client:
             talk(client)
         assert site.proxy.worker == worker
+
+
+def test_signals_to_the_group_do_not_hit_workers_that_start(start_proxy, run_dir):
+    """Neither does a terminal that closes just then: from their first instruction on they leave SIGHUP to the master."""
+    with RawBackend(echo) as backend:
+        proxy = start_proxy(ws_spec(free_port(), backend.port), run_dir=run_dir, args=["--workers", "4"], timeout=0)
+        proxy.wait_log(event="worker")
+        while not proxy.logged(event="ready"):
+            os.killpg(proxy.pid, signal.SIGHUP)
+        assert not [line for line in proxy.logged(event="worker") if line["level"] == "error"]
+        assert [w["restarts"] for w in proxy.wait_status("them", lambda s: s["revision"])["workers"]] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 20])

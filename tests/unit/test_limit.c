@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -322,6 +323,32 @@ static void a_dead_worker_leaves_nothing(void **state)
     assert_false(admit(&fresh, "192.0.2.1"));
 }
 
+/* Of a million descriptors' worth of addresses, next to nothing is in use: a death must not fill it in. */
+static void a_death_takes_no_memory(void **state)
+{
+    struct shared big;
+    struct stat before, after;
+    struct err err;
+    int fd;
+
+    (void)state;
+    assert_int_equal(shared_new(&big, 2, 1000000, &fd, &err), 0);
+    atomic_store(&shared_ips(&big, 0)[0].count, 1);
+    atomic_store(&shared_ips(&big, 0)[5000].count, 1);
+    atomic_store(&shared_ips(&big, 0)[big.head->ip_entries - 1].count, 1);
+    atomic_store(&shared_ips(&big, 1)[0].count, 1);
+    assert_int_equal(shared_slot_find(&big, "any"), -1); /* the slots are looked through before, too */
+    assert_int_equal(fstat(fd, &before), 0);
+    shared_worker_clear(&big, 0);
+    assert_int_equal(fstat(fd, &after), 0);
+    assert_true(after.st_blocks <= before.st_blocks + 16);
+    for (uint32_t i = 0; i < big.head->ip_entries; i++)
+        assert_int_equal(atomic_load(&shared_ips(&big, 0)[i].count), 0);
+    assert_int_equal(atomic_load(&shared_ips(&big, 1)[0].count), 1);
+    shared_done(&big);
+    close(fd);
+}
+
 /* Threads: one a worker, as the processes are. Those that stand are counted apart, after limit_admit has let them in
  * and before they are given back: a lower bound of how many are in at once. */
 static _Atomic uint32_t standing[2], most[2], let_in;
@@ -492,6 +519,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_pace_allows_a_second_saved_up_and_then_refills, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_and_descriptors_come_first, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dead_worker_leaves_nothing, setup, teardown),
+        cmocka_unit_test(a_death_takes_no_memory),
         cmocka_unit_test_setup_teardown(workers_at_the_same_time_never_pass_a_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(workers_at_the_same_time_share_one_pace, setup, teardown),
         cmocka_unit_test(descriptors_are_kept_back_for_refusals),
