@@ -166,6 +166,7 @@ static size_t feed_once(struct pair *p, struct side *from, const uint8_t *bytes,
 static void feed(struct pair *p, struct side *from, const uint8_t *bytes, size_t len)
 {
     bool more = !from->in_drop;
+    size_t all = len;
 
     while (more && len) {
         size_t left = feed_once(p, from, bytes, len, &more);
@@ -176,6 +177,9 @@ static void feed(struct pair *p, struct side *from, const uint8_t *bytes, size_t
     }
     if (p->ended || from->in_drop)
         return;
+    if (len < all)
+        from->held_since_ms =
+            0; /* what is left is another frame than the one that was held: it has its own time */
     if (!len) {
         if (from->held)
             side_unhold(from);
@@ -298,12 +302,17 @@ static void on_task(struct loop_task *t)
 
 static void check_held(struct pair *p, struct side *s)
 {
-    if (s->held_since_ms &&
-        p->relay->loop.now_ms >= s->held_since_ms + p->server->spec->timeouts.handshake_ms) {
-        s->held_since_ms = 0;
-        if (!s->in_drop && !s->in_eof)
-            closing_offend(p, s, 1002, "a frame header or control frame was not completed in time");
-    }
+    uint64_t now = p->relay->loop.now_ms;
+
+    if (!s->held_since_ms || now < s->held_since_ms + p->server->spec->timeouts.handshake_ms)
+        return;
+    s->held_since_ms = 0;
+    if (s->in_drop || s->in_eof)
+        return;
+    if (pair_is_held_up(p, s))
+        s->held_since_ms = now;
+    else
+        closing_offend(p, s, 1002, "a frame header or control frame was not completed in time");
 }
 
 /* What may end, or be asked of, a tunnel whose end has not begun. */

@@ -40,12 +40,6 @@ static bool is_silent(const struct pair *p, const struct side *s)
     return p->relay->loop.now_ms >= s->active_ms + interval_ms(p);
 }
 
-/* What it sent waits in the kernel because the other side does not take it: then it is us who are silent. */
-static bool is_held_up(struct pair *p, const struct side *s)
-{
-    return side_waits(pair_other(p, s)) && sock_has_input(&s->sock);
-}
-
 static void give_up(struct pair *p, struct side *s)
 {
     if (pair_is_client(p, s))
@@ -60,7 +54,7 @@ void ping_check(struct pair *p, struct side *s)
 {
     uint64_t now = p->relay->loop.now_ms;
 
-    if (is_held_up(p, s)) {
+    if (pair_is_held_up(p, s)) {
         s->active_ms = now;
         s->pinged_ms = 0;
         return;
