@@ -24,10 +24,12 @@ static void send_ping(struct pair *p, struct side *s)
     uint8_t frame[FRAME_MAX_CONTROL], mask[4];
     bool masked = !pair_is_client(p, s);
 
-    if (!pair_random(p->relay, s->ping, sizeof s->ping) ||
+    /* The next one while Pongs are out has the same payload, so that each of them is known as ours. */
+    if ((!s->pings_out && !pair_random(p->relay, s->ping, sizeof s->ping)) ||
         (masked && !pair_random(p->relay, mask, sizeof mask)))
         return;
-    s->ping_out = true;
+    if (s->pings_out < UINT8_MAX)
+        s->pings_out++;
     s->pinged_ms = p->relay->loop.now_ms;
     if (side_send(s, frame, frame_ping(frame, s->ping, masked ? mask : NULL))) {
         p->detail = "out of memory";
