@@ -142,6 +142,22 @@ void shared_slot_free(struct shared *s, unsigned slot)
     atomic_store(&s->slots[slot].next_handshake_us, 0);
 }
 
+/* Its whole pages are given back, which a look at each entry would do the opposite of; no tag is needed any more. */
+static void clear_ips(const struct shared *s, unsigned worker)
+{
+    struct shared_ip *entries = shared_ips(s, worker);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)entries;
+    uintptr_t to = (uintptr_t)(entries + s->head->ip_entries);
+    uintptr_t first = (from + page - 1) / page * page, last = to / page * page;
+
+    if (last <= first || madvise((void *)first, last - first, MADV_REMOVE)) {
+        memset(entries, 0, to - from);
+        return;
+    }
+    memset(entries, 0, first - from);
+    memset((void *)last, 0, to - last);
+}
+
 void shared_worker_clear(struct shared *s, unsigned worker)
 {
     struct shared_worker *w = shared_worker(s, worker);
@@ -152,9 +168,7 @@ void shared_worker_clear(struct shared *s, unsigned worker)
             atomic_store(&shared_cell(s, worker, i)->handshakes, 0);
             atomic_store(&shared_cell(s, worker, i)->admitted, 0);
         }
-    for (uint32_t i = 0; i < s->head->ip_entries; i++)
-        if (atomic_load_explicit(&shared_ips(s, worker)[i].count, memory_order_relaxed))
-            atomic_store(&shared_ips(s, worker)[i].count, 0);
+    clear_ips(s, worker);
     atomic_store(&w->pairs, 0);
     atomic_store(&w->server_objects, 0);
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -322,6 +323,38 @@ static void a_dead_worker_leaves_nothing(void **state)
     assert_false(admit(&fresh, "192.0.2.1"));
 }
 
+static size_t bytes_of(int fd)
+{
+    struct stat st;
+
+    assert_int_equal(fstat(fd, &st), 0);
+    return (size_t)st.st_blocks * 512;
+}
+
+/* A look at a page of shared memory makes it: to clear the table of many descriptors must not make all of it. */
+static void clearing_a_large_table_costs_no_memory(void **state)
+{
+    struct shared large;
+    struct err err;
+    size_t before;
+    int fd;
+
+    (void)state;
+    assert_int_equal(shared_new(&large, 2, 1 << 20, &fd, &err), 0);
+    before = bytes_of(fd);
+    for (uint32_t i = 0; i < large.head->ip_entries; i += large.head->ip_entries / 64)
+        atomic_store(&shared_ips(&large, 0)[i].count, 1);
+    atomic_store(&shared_ips(&large, 0)[large.head->ip_entries - 1].count, 1);
+    atomic_store(&shared_ips(&large, 1)[0].count, 1);
+    shared_worker_clear(&large, 0);
+    assert_true(bytes_of(fd) < before + (4 << 20)); /* the table is 32 MiB; the slots are looked at */
+    assert_int_equal(atomic_load(&shared_ips(&large, 1)[0].count), 1);
+    for (uint32_t i = 0; i < large.head->ip_entries; i++)
+        assert_int_equal(atomic_load(&shared_ips(&large, 0)[i].count), 0);
+    shared_done(&large);
+    close(fd);
+}
+
 /* Threads: one a worker, as the processes are. Those that stand are counted apart, after limit_admit has let them in
  * and before they are given back: a lower bound of how many are in at once. */
 static _Atomic uint32_t standing[2], most[2], let_in;
@@ -494,6 +527,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_dead_worker_leaves_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(workers_at_the_same_time_never_pass_a_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(workers_at_the_same_time_share_one_pace, setup, teardown),
+        cmocka_unit_test(clearing_a_large_table_costs_no_memory),
         cmocka_unit_test(descriptors_are_kept_back_for_refusals),
     };
 
