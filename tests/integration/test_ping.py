@@ -188,12 +188,12 @@ def test_silent_sides_are_given_up(start_proxy, certs):
 @SIDES
 def test_side_whose_bytes_wait_is_not_silent(start_proxy, side):
     """S28, S37: what is not read from a side because the other one takes nothing is life all the same."""
-    with pinging_gate(start_proxy, "100ms", "200ms") as gate, gate.tunnel() as (client, conn):
+    with pinging_gate(start_proxy, "500ms", "1s") as gate, gate.tunnel() as (client, conn):
         flood, stuck = sides(side, client, conn)
         sent, _ = pour_until_full(flood, frame(BINARY, bytes(10000), mask=KEY if flood.masks else False))
         assert sent > 1 << 20
         # The stuck side speaks, though it does not read: nobody is silent for `interval` and `timeout`.
-        until = time.monotonic() + 1
+        until = time.monotonic() + 2.5
         lives = 0
         while time.monotonic() < until:
             stuck.send_frame(TEXT, "alive")
