@@ -36,12 +36,12 @@ void closing_put(struct pair *p, struct side *to, uint16_t code, const char *rea
 
     if (p->ended)
         return;
-    if (masked && !pair_random(p->relay, mask, sizeof mask))
-        return; /* without a key there is no frame; the FIN follows anyway */
-    len = frame_close(frame, code, reason, masked ? mask : NULL);
     to->close_out = true;
     to->inject_code = 0;
     pair_other(p, to)->in_drop = true;
+    if (masked && !pair_random(p->relay, mask, sizeof mask))
+        return; /* without a key there is no frame; the FIN follows anyway */
+    len = frame_close(frame, code, reason, masked ? mask : NULL);
     if (p->drain_asked && !masked)
         stats_add(&p->server->cell->drained, 1);
     if (side_send(to, frame, len))

@@ -119,6 +119,7 @@ static void linger(struct handshake *h)
 
     dial_cancel(&h->dial);
     side_done(&p->backend, true);
+    limit_release(p); /* it will be no tunnel, and its backend is free */
     h->state = LINGER;
     limit(h, p->relay->loop.now_ms + HANDSHAKE_LINGER_MS);
     deadline(h, HANDSHAKE_LINGER_MS);
@@ -547,6 +548,7 @@ void handshake_start(struct pair *p)
     SSL *ssl;
 
     if (!h) {
+        stats_add(&p->server->cell->handshakes_total[stats_status_index(0)], 1);
         pair_end(p, true);
         return;
     }

@@ -1,6 +1,6 @@
 /* limit.h - may this handshake go on? What a server and the gateway have room for
  * Shape:   limit_admit, once the client's request is known to be good -> counted and on its way, or a refusal (503);
- *          limit_release at the pair's end. In this order: memory, descriptors, limits.handshakesPerSecond,
+ *          limit_release at the pair's end, or once it will be no tunnel. In this order: memory, descriptors, limits.handshakesPerSecond,
  *          limits.maxConnections, limits.maxConnectionsPerIP
  *              per address:  a worker's table of (tag, count), tag = hash of (slot, address), probed linearly;
  *                            an entry is never moved, so that the other workers' readers never miss one; only

@@ -71,8 +71,9 @@ static void end_tunnel(struct pair *p)
     struct stats_cell *cell = p->server->cell;
 
     closing_note(p, PAIR_GATEWAY, 1006, NULL, 0); /* nothing has said why: we cut it */
-    stats_add(&cell->connections, (uint64_t)-1);
     stats_add(&cell->closes[p->end_who][stats_close_index(p->end_code)], 1);
+    stats_add(&cell->connections,
+              (uint64_t)-1); /* the last: at 0 the master may give the cell to another server */
     p->relay->tunnel_count--;
     report_close(p);
 }
@@ -137,7 +138,7 @@ static size_t feed_once(struct pair *p, struct side *from, const uint8_t *bytes,
 
     *more = false;
     memcpy(before, from->in.messages, sizeof before);
-    frame_scan(&from->in, bytes, len, to->inject_code || to->ping_waits, from->ping_out ? from->ping : NULL,
+    frame_scan(&from->in, bytes, len, to->inject_code || to->ping_waits, from->pings_out ? from->ping : NULL,
                now, &scan);
     count_messages(p, from, before);
     if (from->in.messages[FRAME_PING] != before[FRAME_PING])
@@ -151,7 +152,7 @@ static size_t feed_once(struct pair *p, struct side *from, const uint8_t *bytes,
     if (scan.violation) {
         closing_offend(p, from, (uint16_t)scan.violation, scan.why);
     } else if (scan.swallow) {
-        from->ping_out = false;
+        from->pings_out--;
         *more = true;
     } else if (to->inject_code && frame_at_boundary(&from->in)) {
         closing_put_waiting(p, to);
@@ -166,6 +167,7 @@ static size_t feed_once(struct pair *p, struct side *from, const uint8_t *bytes,
 static void feed(struct pair *p, struct side *from, const uint8_t *bytes, size_t len)
 {
     bool more = !from->in_drop;
+    size_t all = len;
 
     while (more && len) {
         size_t left = feed_once(p, from, bytes, len, &more);
@@ -176,6 +178,9 @@ static void feed(struct pair *p, struct side *from, const uint8_t *bytes, size_t
     }
     if (p->ended || from->in_drop)
         return;
+    if (len < all)
+        from->held_since_ms =
+            0; /* what is left is another frame than the one that was held: it has its own time */
     if (!len) {
         if (from->held)
             side_unhold(from);
@@ -298,12 +303,17 @@ static void on_task(struct loop_task *t)
 
 static void check_held(struct pair *p, struct side *s)
 {
-    if (s->held_since_ms &&
-        p->relay->loop.now_ms >= s->held_since_ms + p->server->spec->timeouts.handshake_ms) {
-        s->held_since_ms = 0;
-        if (!s->in_drop && !s->in_eof)
-            closing_offend(p, s, 1002, "a frame header or control frame was not completed in time");
-    }
+    uint64_t now = p->relay->loop.now_ms;
+
+    if (!s->held_since_ms || now < s->held_since_ms + p->server->spec->timeouts.handshake_ms)
+        return;
+    s->held_since_ms = 0;
+    if (s->in_drop || s->in_eof)
+        return;
+    if (pair_is_held_up(p, s))
+        s->held_since_ms = now;
+    else
+        closing_offend(p, s, 1002, "a frame header or control frame was not completed in time");
 }
 
 /* What may end, or be asked of, a tunnel whose end has not begun. */
@@ -379,6 +389,7 @@ void pair_start(struct pair *p, uint8_t rsv_mask, const uint8_t *client_bytes, s
     loop_timer_clear(&p->timer);
     p->client.active_ms = p->backend.active_ms = p->relay->loop.now_ms;
     p->age_at_ms = age_at_ms(p->relay, spec->timeouts.max_age_ms);
+    arm(p); /* before a byte is fed, which may ask for a time that is later than these */
     count_bytes(p, &p->client, client_len);
     count_bytes(p, &p->backend, backend_len);
     /* Early bytes are fed from where they stand; feed keeps what is not complete. */

@@ -91,6 +91,12 @@ static inline struct side *pair_other(struct pair *p, const struct side *s)
     return pair_is_client(p, s) ? &p->backend : &p->client;
 }
 
+/* What it sent waits in the kernel because the other side does not take it: then it is not this side that is late. */
+static inline bool pair_is_held_up(struct pair *p, const struct side *s)
+{
+    return side_waits(pair_other(p, s)) && sock_has_input(&s->sock);
+}
+
 /* Takes over `fd`, an accepted socket. NULL: out of memory or descriptors, fd is closed. */
 struct pair *pair_new(struct relay *r, struct server *server, int fd, const struct addr *client_addr);
 /* From the handshake to frames: the 101 is sent, both sockets are open. The bytes are what came early. */

@@ -24,10 +24,12 @@ static void send_ping(struct pair *p, struct side *s)
     uint8_t frame[FRAME_MAX_CONTROL], mask[4];
     bool masked = !pair_is_client(p, s);
 
-    if (!pair_random(p->relay, s->ping, sizeof s->ping) ||
+    /* The next one while Pongs are out has the same payload, so that each of them is known as ours. */
+    if ((!s->pings_out && !pair_random(p->relay, s->ping, sizeof s->ping)) ||
         (masked && !pair_random(p->relay, mask, sizeof mask)))
         return;
-    s->ping_out = true;
+    if (s->pings_out < UINT8_MAX)
+        s->pings_out++;
     s->pinged_ms = p->relay->loop.now_ms;
     if (side_send(s, frame, frame_ping(frame, s->ping, masked ? mask : NULL))) {
         p->detail = "out of memory";
@@ -38,12 +40,6 @@ static void send_ping(struct pair *p, struct side *s)
 static bool is_silent(const struct pair *p, const struct side *s)
 {
     return p->relay->loop.now_ms >= s->active_ms + interval_ms(p);
-}
-
-/* What it sent waits in the kernel because the other side does not take it: then it is us who are silent. */
-static bool is_held_up(struct pair *p, const struct side *s)
-{
-    return side_waits(pair_other(p, s)) && sock_has_input(&s->sock);
 }
 
 static void give_up(struct pair *p, struct side *s)
@@ -60,7 +56,7 @@ void ping_check(struct pair *p, struct side *s)
 {
     uint64_t now = p->relay->loop.now_ms;
 
-    if (is_held_up(p, s)) {
+    if (pair_is_held_up(p, s)) {
         s->active_ms = now;
         s->pinged_ms = 0;
         return;

@@ -5,7 +5,7 @@
  * Units:   *_ms on the loop's clock
  * Owner:   the pair's; what is waited for stands in struct side
  * Errors:  without random bytes there is no Ping; out of memory ends the pair
- * Limits:  one Ping of ours a side at a time; none once an end has begun
+ * Limits:  one Ping of ours a side and interval, with fresh bytes once all Pongs have come; none once an end has begun
  * Threads: the loop's own
  * Source:  RFC 6455 5.3, 5.5.2, 5.5.3; design.md 5 "On the wire"; bars S25, S26, S37 */
 #ifndef PROXY_RELAY_PING_H

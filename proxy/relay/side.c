@@ -73,8 +73,9 @@ int side_hold(struct side *s, const uint8_t *bytes, size_t len, uint64_t now_ms)
         s->held = malloc(FRAME_MAX_HELD);
         if (!s->held)
             return -1;
-        s->held_since_ms = now_ms;
     }
+    if (!s->held_since_ms)
+        s->held_since_ms = now_ms;
     memcpy(s->held, bytes, len);
     s->held_len = (uint8_t)len;
     return 0;

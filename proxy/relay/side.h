@@ -29,7 +29,7 @@ struct side {
     const char *inject_reason; /* static text */
     uint8_t ping[FRAME_PING_BYTES]; /* the payload of our last Ping to it */
     bool ping_waits;                /* a Ping of ours waits for the next frame end towards this side */
-    bool ping_out;                  /* ours was sent, and its Pong has not come */
+    uint8_t pings_out;              /* that were sent with it, and whose Pongs have not come */
     uint8_t held_len;
     bool in_eof;     /* nothing more comes */
     bool in_reset;   /* it ended by an error */

@@ -1,5 +1,6 @@
 """Flow control, deadlines, ends and shortages: S28, S29, S32, S34 to S37 of the bars."""
 
+import contextlib
 import ctypes
 import os
 import select
@@ -188,6 +189,39 @@ def test_slow_frame_header_has_a_deadline(start_proxy, side, part):
             assert a.read_frame().opcode == CLOSE
             assert b.read_frame().opcode == CLOSE
             assert gate.close_line(client, 15)["initiator"] == "gateway"
+
+
+@SIDES
+def test_each_frame_header_has_its_own_time(start_proxy, side):
+    """S29: a steady sender of which every write ends inside a header is not slow: no single one of them waits long."""
+    with Gate(start_proxy, timeouts={"handshake": "300ms"}) as gate:
+        with gate.tunnel() as (client, conn):
+            a, b = (client, conn) if side == "client" else (conn, client)
+            whole = frame(TEXT, b"steady", mask=KEY if a is client else False)
+            a.send(whole[:1])
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                a.send(whole[1:] + whole[:1])
+                assert b.read_frame().raw == whole
+                time.sleep(0.01)
+            a.send(whole[1:])
+            assert b.read_frame().raw == whole
+
+
+@SIDES
+def test_header_that_waits_behind_a_stuck_reader_is_not_late(start_proxy, side):
+    """S28, S29: whose rest of a header we do not read, because the other side takes nothing, is not to blame."""
+    with contextlib.ExitStack() as stack:
+        gate = stack.enter_context(Gate(start_proxy, timeouts={"handshake": "300ms"}))
+        floods = []
+        for _ in range(6):  # where the last read before the stop ends is chance: inside a header for most of them
+            client, conn = stack.enter_context(gate.tunnel())
+            floods.append(client if side == "client" else conn)
+            # Nearly all of it is header.
+            sent, _ = pour_until_full(floods[-1], frame(TEXT, b"a", mask=KEY if side == "client" else False) * 5000)
+            assert sent > 1 << 20
+        for flood in floods:  # together longer than the patience with a header
+            flood.expect_nothing(0.2)
 
 
 def test_slow_payload_is_alive_while_bytes_come(start_proxy):

@@ -15,7 +15,7 @@ from support.cgroup import MemoryCgroup
 from support.client import RawClient
 from support.frames import TEXT
 from support.gate import Gate
-from support.http1 import upgrade_request
+from support.http1 import head, upgrade_request
 from support.proxy import free_port
 from support.spec import ws_spec
 from support.wait import wait_until
@@ -127,6 +127,25 @@ def test_handshakes_under_way_are_counted(start_proxy, workers):
         door.enter_again()
         door.refused(FULL, "limits.maxConnections: 3", 5)
         waiting[2].close()
+
+
+@EVERY_WORKERS
+def test_a_refused_handshake_gives_its_place_back_at_once(start_proxy, workers):
+    """S31: whom the backend turned down, or could not be reached for, holds no place, however long he stays on the line."""
+    with Door(start_proxy, workers, spec={"limits": {"maxConnections": 1, "maxConnectionsPerIP": 1}}) as door:
+        door.gate.backend.script = lambda conn: conn.close()
+        assert door.knock()[1].status == 502
+        door.gate.backend.script = turn_down
+        assert door.knock()[1].status == 401
+        door.gate.backend.script = serve
+        door.enter()
+        door.refused(FULL, "limits.maxConnections: 1", 5)
+
+
+def turn_down(conn):
+    """A backend that wants to know who it is."""
+    conn.read_request()
+    conn.send(head("HTTP/1.1 401 No", [("Content-Length", "0")]))
 
 
 @EVERY_WORKERS

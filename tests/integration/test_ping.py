@@ -7,6 +7,7 @@ import pytest
 
 from support.frames import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame
 from support.gate import Gate
+from support.http1 import upgrade_request
 from support.streams import pour_until_full
 from support.wait import at_once
 
@@ -187,12 +188,12 @@ def test_silent_sides_are_given_up(start_proxy, certs):
 @SIDES
 def test_side_whose_bytes_wait_is_not_silent(start_proxy, side):
     """S28, S37: what is not read from a side because the other one takes nothing is life all the same."""
-    with pinging_gate(start_proxy, "1s", "200ms") as gate, gate.tunnel() as (client, conn):
+    with pinging_gate(start_proxy, "500ms", "1s") as gate, gate.tunnel() as (client, conn):
         flood, stuck = sides(side, client, conn)
         sent, _ = pour_until_full(flood, frame(BINARY, bytes(10000), mask=KEY if flood.masks else False))
         assert sent > 1 << 20
         # The stuck side speaks, though it does not read: nobody is silent for `interval` and `timeout`.
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + 2.5
         lives = 0
         while time.monotonic() < until:
             stuck.send_frame(TEXT, "alive")
@@ -212,6 +213,34 @@ def test_other_bytes_answer_too(start_proxy, side):
             expect_ping(a)
             raw = a.send_frame(TEXT, "no Pong")
             assert skip_pings(b).raw == raw
+
+
+@SIDES
+def test_late_pongs_are_swallowed_too(start_proxy, side):
+    """S26: a side that sends other bytes first, and is pinged again meanwhile, answers both: neither Pong is passed on."""
+    with pinging_gate(start_proxy) as gate, gate.tunnel() as (client, conn):
+        a, b = sides(side, client, conn)
+        pings = [expect_ping(a)]
+        raw = a.send_frame(TEXT, "busy")
+        assert skip_pings(b).raw == raw
+        pings.append(expect_ping(a))
+        for ping in pings:
+            a.send_frame(PONG, ping.payload)
+        raw = a.send_frame(PONG, pings[-1].payload)
+        assert skip_pings(b).raw == raw
+
+
+@SIDES
+def test_ping_comes_in_time_behind_early_bytes(start_proxy, side):
+    """S29, S37: a header that came cut with the handshake, and whose deadline is later, does not put the Ping off."""
+    early = frame(TEXT, b"early", mask=KEY if side == "client" else False)
+    with pinging_gate(start_proxy, timeouts={"handshake": "8s"}) as gate, gate.client() as client:
+        client.send(upgrade_request() + (early[:1] if side == "client" else b""))
+        with gate.backend.accept() as conn:
+            conn.answer_101(glued=early[:1] if side == "backend" else b"")
+            assert client.read_head().status == 101
+            expect_ping(client, 3)
+            expect_ping(conn, 3)
 
 
 @SIDES
