@@ -82,16 +82,17 @@ static int add_server(struct table_build *b, const struct table *before, const s
 
 int table_step(struct table_build *b, const struct table *before, const struct relay *r, struct err *err)
 {
-    size_t n = document_bytes(b->at, b->left);
+    size_t n = b->left ? document_bytes(b->at, b->left) : 0;
 
     if (n && add_server(b, before, r, n, err)) {
         table_free(&b->next);
         return -1;
     }
-    b->at += n;
-    b->left -= n;
-    if (b->left)
+    if (b->left > n) {
+        b->at += n;
+        b->left -= n;
         return 1;
+    }
     if (b->next.count)
         qsort(b->next.entries, b->next.count, sizeof *b->next.entries, by_digest);
     return 0;
