@@ -19,6 +19,25 @@ uint64_t ping_due_ms(const struct pair *p, const struct side *s)
     return s->ping_waits || s->out_dead ? 0 : s->active_ms + interval_ms(p);
 }
 
+/* From now on a sign of life is due. To be called before the Ping joins what is on its way. */
+static void wait_for_life(struct pair *p, struct side *s)
+{
+    s->pinged_ms = p->relay->loop.now_ms;
+    s->pinged_acked = side_waits(s) || sock_unacked(&s->sock) ? sock_acked(&s->sock) : 0;
+}
+
+/* A slow reader of much meets our Ping late: as long as its kernel acknowledges more and more, it is alive. One that has
+ * nothing but the Ping to read has no such excuse. */
+static bool is_taking(struct side *s)
+{
+    uint64_t acked = s->pinged_acked ? sock_acked(&s->sock) : 0;
+
+    if (acked == s->pinged_acked)
+        return false;
+    s->pinged_acked = acked;
+    return true;
+}
+
 static void send_ping(struct pair *p, struct side *s)
 {
     uint8_t frame[FRAME_MAX_CONTROL], mask[4];
@@ -30,7 +49,7 @@ static void send_ping(struct pair *p, struct side *s)
         return;
     if (s->pings_out < UINT8_MAX)
         s->pings_out++;
-    s->pinged_ms = p->relay->loop.now_ms;
+    wait_for_life(p, s);
     if (side_send(s, frame, frame_ping(frame, s->ping, masked ? mask : NULL))) {
         p->detail = "out of memory";
         pair_end(p, true);
@@ -62,14 +81,18 @@ void ping_check(struct pair *p, struct side *s)
         return;
     }
     if (s->pinged_ms) {
-        if (now >= s->pinged_ms + timeout_ms(p))
+        if (now < s->pinged_ms + timeout_ms(p))
+            return;
+        if (is_taking(s))
+            s->pinged_ms = now;
+        else
             give_up(p, s);
         return;
     }
     if (!is_silent(p, s) || s->ping_waits || s->out_dead)
         return;
     if (s->relayed_ping_ms > s->active_ms)
-        s->pinged_ms = now;
+        wait_for_life(p, s);
     else if (frame_at_boundary(&pair_other(p, s)->in))
         send_ping(p, s);
     else

@@ -20,8 +20,10 @@ struct side {
     struct sock sock;
     struct frame_tracker in; /* frames that come from this side */
     uint64_t in_bytes;
-    uint64_t active_ms;       /* when a byte of it came last */
-    uint64_t pinged_ms;       /* since when a sign of life is waited for; 0: it is not */
+    uint64_t active_ms; /* when a byte of it came last */
+    uint64_t pinged_ms; /* since when a sign of life is waited for; 0: it is not */
+    uint64_t
+        pinged_acked; /* what its kernel had acknowledged, if more was on its way than the Ping; else 0 */
     uint64_t relayed_ping_ms; /* when a Ping of the other side was passed to it last */
     uint8_t *out;
     uint32_t out_off, out_len;

@@ -1,14 +1,16 @@
 #include "relay/sock.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h> /* has all of struct tcp_info, unlike netinet/tcp.h */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -294,6 +296,21 @@ ssize_t sock_write(struct sock *s, const uint8_t *bytes, size_t len)
         done += part;
     }
     return (ssize_t)done;
+}
+
+size_t sock_unacked(const struct sock *s)
+{
+    int bytes = 0;
+
+    return ioctl(s->lf.fd, SIOCOUTQ, &bytes) || bytes < 0 ? 0 : (size_t)bytes;
+}
+
+uint64_t sock_acked(const struct sock *s)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+
+    return getsockopt(s->lf.fd, IPPROTO_TCP, TCP_INFO, &info, &len) ? 0 : info.tcpi_bytes_acked;
 }
 
 void sock_fin(struct sock *s)

@@ -71,6 +71,9 @@ static inline bool sock_has_input(const struct sock *s)
 ssize_t sock_read(struct sock *s, uint8_t *bytes, size_t cap);
 /* > 0 bytes taken, SOCK_AGAIN, SOCK_ERROR. After SOCK_AGAIN on TLS the next call must begin with the same bytes. */
 ssize_t sock_write(struct sock *s, const uint8_t *bytes, size_t len);
+/* Bytes that the kernel has of us and the peer has not acknowledged; and how many it has acknowledged in all. */
+size_t sock_unacked(const struct sock *s);
+uint64_t sock_acked(const struct sock *s);
 /* close_notify and FIN; reading goes on. */
 void sock_fin(struct sock *s);
 /* abort: RST instead of FIN. Safe on a closed or zeroed-with-fd -1 sock. */

@@ -1,6 +1,7 @@
 """Keepalive: S26, the Pings of S25, and the silent peers of S37."""
 
 import contextlib
+import threading
 import time
 
 import pytest
@@ -201,6 +202,34 @@ def test_side_whose_bytes_wait_is_not_silent(start_proxy, side):
             assert f.opcode in (TEXT, PING), f"the end came after {lives} signs of life: {f.code} {f.reason}"
             lives += f.opcode == TEXT
         assert lives > 5 and not gate.proxy.logged("close")
+
+
+def test_slow_reader_of_much_is_not_given_up(start_proxy):
+    """P4, S37: our Ping lies behind megabytes in the kernel; a client that takes them in, slowly, is alive."""
+    with pinging_gate(start_proxy, "200ms", "300ms") as gate, gate.tunnel(rcvbuf=65536) as (client, conn):
+        piece = frame(BINARY, bytes(50000))
+        pieces = 80
+
+        def serve():
+            for _ in range(pieces):
+                conn.send(piece)
+            with contextlib.suppress(Exception):  # until the test closes it
+                while True:
+                    conn.send_frame(PONG, conn.expect_frame(PING).payload)
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        began, slowly, left = time.monotonic(), threading.Event(), pieces * len(piece)
+        while left > 0:
+            slowly.wait(0.05)
+            got = client.read_some()
+            assert got, f"the end came with {left} bytes left: {gate.proxy.logged('close')}"
+            left -= len(got)
+        assert time.monotonic() - began > 1, "that was no slow reader"
+        assert not gate.proxy.logged("close")
+        # With all of it read there is no excuse any more.
+        assert gate.proxy.wait_log(event="close", timeout=3)["detail"] == "the client did not answer a Ping"
+    server.join(5)
 
 
 @SIDES
