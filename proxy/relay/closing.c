@@ -83,13 +83,11 @@ uint16_t closing_innocent(const struct pair *p, const struct side *s)
     return pair_is_client(p, s) ? FAILED : GOING_AWAY;
 }
 
-void closing_ours(struct pair *p, const char *reason)
+void closing_ours(struct pair *p, const char *reason, uint64_t frame_ms)
 {
     closing_note(p, PAIR_GATEWAY, GOING_AWAY, reason, strlen(reason));
     closing_ask(p, &p->client, GOING_AWAY, reason);
-    /* In a drain the end of a frame is waited for as long as the drain lasts. */
-    closing_within(p, p->client.inject_code && p->deadline_ms ? p->deadline_ms - p->relay->loop.now_ms
-                                                              : PAIR_CLOSE_MS);
+    closing_within(p, p->client.inject_code ? frame_ms : PAIR_CLOSE_MS);
 }
 
 void closing_fault(struct pair *p, struct side *bad, uint16_t code, const char *why, const char *detail,

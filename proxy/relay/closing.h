@@ -24,8 +24,9 @@ void closing_put_waiting(struct pair *p, struct side *to);
 /* The code for a side whose other side is at fault. */
 uint16_t closing_innocent(const struct pair *p, const struct side *s);
 
-/* We end it, and nobody is to blame: 1001 to the client, whose answer goes on to the backend. */
-void closing_ours(struct pair *p, const char *reason);
+/* We end it, and nobody is to blame: 1001 to the client, whose answer goes on to the backend. frame_ms: how long the end
+ * of a frame that is on its way to the client is waited for. */
+void closing_ours(struct pair *p, const char *reason, uint64_t frame_ms);
 /* `bad` has lost: nothing of it counts any more. It gets `code` and `why`, the other side its innocent code and `told`,
  * the log `detail`. */
 void closing_fault(struct pair *p, struct side *bad, uint16_t code, const char *why, const char *detail,

@@ -44,7 +44,7 @@ void drain_due(struct pair *p)
         p->drain_at_ms = 0;
         if (!p->end_ms) {
             p->drain_asked = true;
-            closing_ours(p, reason_of(p));
+            closing_ours(p, reason_of(p), p->deadline_ms - now);
         }
     }
 }

@@ -245,7 +245,7 @@ void limit_shed(struct relay *r)
             now < p->backend.active_ms + LIMIT_SHED_IDLE_MS)
             continue;
         stats_add(&p->server->cell->limited[STATS_MEMORY], 1);
-        closing_ours(p, "the gateway is short of memory");
+        closing_ours(p, "the gateway is short of memory", PAIR_CLOSE_MS);
         closing_settle(p);
         left--;
     }

@@ -323,9 +323,11 @@ static void check_life(struct pair *p)
     uint64_t now = p->relay->loop.now_ms;
 
     if (p->age_at_ms && now >= p->age_at_ms) {
-        closing_ours(p, "maximum age");
+        /* What is being sent may come to its end, as in a drain. */
+        closing_ours(p, "maximum age",
+                     spec->timeouts.drain_ms > PAIR_CLOSE_MS ? spec->timeouts.drain_ms : PAIR_CLOSE_MS);
     } else if (spec->timeouts.idle_ms && now >= active_ms(p) + spec->timeouts.idle_ms) {
-        closing_ours(p, "idle timeout");
+        closing_ours(p, "idle timeout", PAIR_CLOSE_MS);
     } else if (spec->ping.interval_ms) {
         ping_check(p, &p->client);
         if (!p->ended && !p->end_ms)

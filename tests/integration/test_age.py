@@ -44,6 +44,21 @@ def test_old_connections_end_within_the_last_tenth(start_proxy):
             assert line["code"] == 1001 and line["initiator"] == "gateway" and line["reason"] == "maximum age"
 
 
+def test_age_lets_a_long_frame_come_to_its_end(start_proxy):
+    """S25: longer than the 5 s that an answer is waited for: what is being sent has `timeouts.drain` to end."""
+    with Gate(start_proxy, timeouts={"maxAge": "500ms", "drain": "20s"}) as gate, gate.tunnel() as (client, conn):
+        body = frame(BINARY, bytes(700))
+        conn.send(body[:100])
+        assert client.read_exactly(100) == body[:100]
+        for at in range(100, 107):  # a byte a second is life
+            client.expect_nothing(1.0)
+            conn.send(body[at : at + 1])
+            assert client.read_exactly(1) == body[at : at + 1]
+        conn.send(body[107:])
+        assert client.read_exactly(len(body) - 107) == body[107:]
+        assert client.expect_close(1001).reason == "maximum age"
+
+
 def test_age_waits_for_the_end_of_a_frame(start_proxy):
     """S25: the Close comes behind the frame that is open."""
     with Gate(start_proxy, timeouts={"maxAge": "1s"}) as gate, gate.tunnel() as (client, conn):
