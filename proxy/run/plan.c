@@ -17,12 +17,26 @@ struct choice {
     char *message;
 };
 
-struct version *version_new(struct spec_server *s, struct err *err)
+struct version *version_new(struct spec_server *s, struct version *last, struct err *err)
 {
     struct version *v = need(calloc(1, sizeof *v));
     struct buf doc;
 
     v->refs = 1;
+    spec_server_inline(s);
+    buf_init(&doc, SPEC_MAX_BYTES);
+    if (spec_emit_server(s, &doc, err)) {
+        buf_free(&doc);
+        free(v);
+        return NULL;
+    }
+    v->doc = buf_take(&doc, &v->doc_len);
+    SHA256(v->doc, v->doc_len, v->digest);
+    if (last && !memcmp(last->digest, v->digest, sizeof v->digest)) {
+        version_unref(v);
+        last->refs++;
+        return last;
+    }
     v->name = need(strdup(s->name));
     v->backend = need(strdup(s->backend.text));
     v->port = s->port;
@@ -30,15 +44,6 @@ struct version *version_new(struct spec_server *s, struct err *err)
     v->drain_ms = s->timeouts.drain_ms;
     if (s->cert.data)
         spec_cert_describe(&s->cert, v->cert_sha256, &v->not_after);
-    spec_server_inline(s);
-    buf_init(&doc, SPEC_MAX_BYTES);
-    if (spec_emit_server(s, &doc, err)) {
-        buf_free(&doc);
-        version_unref(v);
-        return NULL;
-    }
-    v->doc = buf_take(&doc, &v->doc_len);
-    SHA256(v->doc, v->doc_len, v->digest);
     return v;
 }
 

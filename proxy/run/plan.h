@@ -33,8 +33,9 @@ struct version {
     time_t not_after;
 };
 
-/* Takes the content of *s, a good server with its files read. NULL: it cannot be emitted. */
-struct version *version_new(struct spec_server *s, struct err *err);
+/* Of a good server with its files read, whose file names are forgotten. When it says what `last` does (or NULL), that one
+ * gets one more reference instead. NULL: it cannot be emitted. */
+struct version *version_new(struct spec_server *s, struct version *last, struct err *err);
 void version_unref(struct version *v);
 
 struct candidate {

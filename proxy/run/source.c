@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/need.h"
+#include "spec/spec_cert.h"
 
 #include <openssl/sha.h>
 #include <stdlib.h>
@@ -18,16 +19,14 @@ static void hex_sha256(const void *bytes, size_t len, char out[STATUS_HEX_BYTES]
         snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
-static void free_candidates(struct source *src)
+static void free_candidates(struct candidate *c, size_t count)
 {
-    for (size_t i = 0; i < src->candidate_count; i++) {
-        free(src->candidates[i].name);
-        free(src->candidates[i].message);
-        version_unref(src->candidates[i].version);
+    for (size_t i = 0; i < count; i++) {
+        free(c[i].name);
+        free(c[i].message);
+        version_unref(c[i].version);
     }
-    free(src->candidates);
-    src->candidates = NULL;
-    src->candidate_count = 0;
+    free(c);
 }
 
 static void free_files(struct source *src)
@@ -49,23 +48,39 @@ static size_t document_of(const struct spec *s, const struct spec_problem *p)
     return at;
 }
 
+/* The version that a name had; *at is where the last one was found, for most files keep their order. */
+static struct version *last_version(const struct source *src, const char *name, size_t *at)
+{
+    for (size_t i = 0; i < src->candidate_count; i++) {
+        const struct candidate *c = &src->candidates[(*at + i) % src->candidate_count];
+
+        if (c->name && !strcmp(c->name, name)) {
+            *at = (*at + i) % src->candidate_count;
+            return c->version;
+        }
+    }
+    return NULL;
+}
+
 static void take_candidates(struct source *src, struct spec *s)
 {
+    struct candidate *next = need(calloc(s->count + 1, sizeof *next));
+    size_t at = 0;
     struct err err;
 
-    free_candidates(src);
-    src->candidates = need(calloc(s->count + 1, sizeof *src->candidates));
-    src->candidate_count = s->count;
     for (size_t i = 0; i < s->count; i++) {
-        struct candidate *c = &src->candidates[i];
+        struct candidate *c = &next[i];
 
         c->name = s->servers[i].name ? need(strdup(s->servers[i].name)) : NULL;
         if (s->servers[i].bad)
             continue;
-        c->version = version_new(&s->servers[i], &err);
+        c->version = version_new(&s->servers[i], last_version(src, c->name, &at), &err);
         if (!c->version)
             c->message = need(strdup(err.msg));
     }
+    free_candidates(src->candidates, src->candidate_count);
+    src->candidates = next;
+    src->candidate_count = s->count;
     for (size_t i = 0; s->count && i < src->problems.count; i++) {
         struct candidate *c = &src->candidates[document_of(s, &src->problems.items[i])];
 
@@ -138,10 +153,12 @@ static enum source_result load_bytes(struct source *src, const struct buf *b)
     digest_input(src, b, input);
     if (src->input_known && !memcmp(input, src->input, sizeof input))
         return SOURCE_SAME;
+    if (!src->certs)
+        src->certs = spec_cert_new();
     spec_problems_free(&src->problems);
     src->input_known = false;
     hex_sha256(b->data, b->len, src->seen_revision);
-    if (spec_load_bytes(b->data, b->len, &spec, &src->problems))
+    if (spec_load_bytes(b->data, b->len, src->certs, &spec, &src->problems))
         return SOURCE_REFUSED;
     memcpy(src->revision, src->seen_revision, sizeof src->revision);
     memcpy(src->input, input, sizeof input);
@@ -188,7 +205,8 @@ enum source_result source_read(struct source *src)
 
 void source_done(struct source *src)
 {
-    free_candidates(src);
+    free_candidates(src->candidates, src->candidate_count);
     free_files(src);
+    spec_cert_free(src->certs);
     spec_problems_free(&src->problems);
 }

@@ -20,6 +20,7 @@ struct source {
     const char *path;
     struct candidate *candidates;
     size_t candidate_count;
+    struct spec_cert *certs; /* what is known of them already */
     struct spec_problems problems;
     char **files; /* that the spec names */
     size_t file_count;

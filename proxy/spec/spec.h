@@ -158,11 +158,13 @@ __attribute__((warn_unused_result)) int spec_read_files(struct spec *s, struct s
 /* The rules across fields and documents: required ones, pairs, duplicates, certificates that match their keys.
  * certBase64 without https, wssCertBase64 or backendTLS with a ws backend: refused, where the original looked away. */
 __attribute__((warn_unused_result)) int spec_check(const struct spec *s, struct spec_problems *problems);
+struct spec_cert; /* spec_cert.h: what is known of certificates, kept from one reading to the next */
 /* Bytes -> parsed, files read, checked; for who serves what is good and leaves out what is wrong. 0: every document
  * stands in `out`, `bad` when a problem belongs to it, as one does to each without a name or of another kind; of two
  * with one name or one port it is the later. -1: nothing can be judged and `out` is empty: no YAML, a limit of the
  * whole file passed, more than SPEC_MAX_PROBLEMS. */
-__attribute__((warn_unused_result)) int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out,
+__attribute__((warn_unused_result)) int spec_load_bytes(const uint8_t *bytes, size_t len,
+                                                        struct spec_cert *certs, struct spec *out,
                                                         struct spec_problems *problems);
 /* A file's bytes, for spec_load_bytes; `b` comes with its limit, SPEC_MAX_BYTES. They may hold keys. */
 __attribute__((warn_unused_result)) int spec_read(const char *path, struct buf *b,

@@ -9,9 +9,11 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/sha.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What OpenSSL's security level 2, the default of Debian, asks for: RSA 2048, EC 224, SHA-224. */
 #define LEAST_SECURITY_BITS 112
@@ -154,10 +156,54 @@ static X509 *chain_read(const struct spec_pem *pem, struct err *err)
     return STEAL(leaf);
 }
 
+/* Digests, found by their own first bytes; an empty place is all 0. */
+struct known {
+    uint8_t (*items)[SHA256_DIGEST_LENGTH];
+    size_t count, places; /* a power of two, at least twice the count */
+};
+
+static uint8_t *known_place(const struct known *k, const uint8_t digest[SHA256_DIGEST_LENGTH])
+{
+    static const uint8_t empty[SHA256_DIGEST_LENGTH];
+    size_t at;
+
+    memcpy(&at, digest, sizeof at);
+    for (;; at++) {
+        uint8_t *item = k->items[at & (k->places - 1)];
+
+        if (!memcmp(item, digest, SHA256_DIGEST_LENGTH) || !memcmp(item, empty, SHA256_DIGEST_LENGTH))
+            return item;
+    }
+}
+
+static bool known_has(const struct known *k, const uint8_t digest[SHA256_DIGEST_LENGTH])
+{
+    return k->places && !memcmp(known_place(k, digest), digest, SHA256_DIGEST_LENGTH);
+}
+
+static void known_add(struct known *k, const uint8_t digest[SHA256_DIGEST_LENGTH])
+{
+    if (known_has(k, digest))
+        return;
+    if (k->places < 2 * (k->count + 1)) {
+        struct known larger = {.places = k->places ? 2 * k->places : 64, .count = k->count};
+
+        larger.items = need(calloc(larger.places, sizeof *larger.items));
+        for (size_t i = 0; i < k->places; i++)
+            memcpy(known_place(&larger, k->items[i]), k->items[i],
+                   SHA256_DIGEST_LENGTH); /* an empty one: no harm */
+        free(k->items);
+        *k = larger;
+    }
+    memcpy(known_place(k, digest), digest, SHA256_DIGEST_LENGTH);
+    k->count++;
+}
+
 struct spec_cert {
     OSSL_DECODER_CTX *keys;
     EVP_PKEY *key; /* where `keys` puts what it decodes */
     bool was_asked;
+    struct known good, good_before; /* pairs: of this check and of the one before */
 };
 
 struct spec_cert *spec_cert_new(void)
@@ -172,8 +218,19 @@ struct spec_cert *spec_cert_new(void)
 
 void spec_cert_free(struct spec_cert *c)
 {
+    if (!c)
+        return;
     OSSL_DECODER_CTX_free(c->keys);
+    free(c->good.items);
+    free(c->good_before.items);
     free(c);
+}
+
+void spec_cert_begin(struct spec_cert *c)
+{
+    free(c->good_before.items);
+    c->good_before = c->good;
+    c->good = (struct known){0};
 }
 
 /* The first private key, past blocks of other kinds (a certificate, EC PARAMETERS). */
@@ -204,14 +261,12 @@ static EVP_PKEY *key_read(struct spec_cert *c, const struct spec_pem *pem, struc
     return STEAL(key);
 }
 
-void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const struct spec_pem *key,
-                    struct err *cert_err, struct err *key_err)
+static void check_pair(struct spec_cert *c, const struct spec_pem *cert, const struct spec_pem *key,
+                       struct err *cert_err, struct err *key_err)
 {
     CLEANUP(free_x509) X509 *leaf = NULL;
     CLEANUP(free_key) EVP_PKEY *private_key = NULL;
 
-    cert_err->code = key_err->code = ERR_NONE;
-    ERR_clear_error();
     if (cert->data)
         leaf = chain_read(cert, cert_err);
     if (key->data)
@@ -220,6 +275,35 @@ void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const stru
         err_set(key_err, ERR_INVALID,
                 "does not match the first certificate; give the key of the leaf, and the leaf first");
     ERR_clear_error();
+}
+
+/* Of the digests of both, so that no byte can move from one to the other. */
+static void digest_pair(const struct spec_pem *cert, const struct spec_pem *key,
+                        uint8_t out[SHA256_DIGEST_LENGTH])
+{
+    uint8_t both[2 * SHA256_DIGEST_LENGTH];
+
+    SHA256(cert->data, cert->len, both);
+    SHA256(key->data, key->len, both + SHA256_DIGEST_LENGTH);
+    SHA256(both, sizeof both, out);
+}
+
+void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const struct spec_pem *key,
+                    struct err *cert_err, struct err *key_err)
+{
+    uint8_t digest[SHA256_DIGEST_LENGTH];
+
+    cert_err->code = key_err->code = ERR_NONE;
+    ERR_clear_error();
+    if (!cert->data || !key->data) {
+        check_pair(c, cert, key, cert_err, key_err);
+        return;
+    }
+    digest_pair(cert, key, digest);
+    if (!known_has(&c->good, digest) && !known_has(&c->good_before, digest))
+        check_pair(c, cert, key, cert_err, key_err);
+    if (cert_err->code == ERR_NONE && key_err->code == ERR_NONE)
+        known_add(&c->good, digest);
 }
 
 void spec_cert_ca(const struct spec_pem *ca, struct err *err)

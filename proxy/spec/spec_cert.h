@@ -20,6 +20,9 @@ struct spec_cert;
 
 struct spec_cert *spec_cert_new(void);
 void spec_cert_free(struct spec_cert *c);
+/* A check of a whole spec begins. Pairs that were good in the last one are not looked at again: whoever keeps a spec_cert
+ * over many readings pays for what is new. What the last check did not meet is forgotten. */
+void spec_cert_begin(struct spec_cert *c);
 /* A chain, leaf first, and the leaf's key. Each err has ERR_NONE when its part is good; a mismatch is the key's. */
 void spec_cert_pair(struct spec_cert *c, const struct spec_pem *cert, const struct spec_pem *key,
                     struct err *cert_err, struct err *key_err);

@@ -213,10 +213,10 @@ static void check_ports(const struct spec *s, const unsigned *marks, struct spec
     }
 }
 
-void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_problems *problems)
+void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_cert *certs,
+                       struct spec_problems *problems)
 {
-    struct spec_cert *certs = spec_cert_new();
-
+    spec_cert_begin(certs);
     for (size_t i = 0; i < s->count; i++) {
         struct check c = {&s->servers[i], marks ? marks[i] : 0, problems, certs};
 
@@ -228,15 +228,16 @@ void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_
         check_headers(&c);
         check_certificates(&c);
     }
-    spec_cert_free(certs);
     check_names(s, marks, problems);
     check_ports(s, marks, problems);
 }
 
 int spec_check(const struct spec *s, struct spec_problems *problems)
 {
+    struct spec_cert *certs = spec_cert_new();
     size_t before = problems->count;
 
-    spec_check_marked(s, NULL, problems);
+    spec_check_marked(s, NULL, certs, problems);
+    spec_cert_free(certs);
     return problems->count > before || problems->cut ? -1 : 0;
 }

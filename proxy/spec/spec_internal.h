@@ -10,6 +10,7 @@
 
 #include "base/need.h"
 #include "spec/spec.h"
+#include "spec/spec_cert.h"
 
 #define SPEC_QUOTE_CHARS 60
 
@@ -42,6 +43,7 @@ const char *spec_quote(struct spec_quote *q, const char *text, size_t len);
 int spec_parse_marked(const uint8_t *bytes, size_t len, struct spec *out, unsigned **marks,
                       struct spec_problems *problems);
 /* As spec_check; marks may be NULL. */
-void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_problems *problems);
+void spec_check_marked(const struct spec *s, const unsigned *marks, struct spec_cert *certs,
+                       struct spec_problems *problems);
 
 #endif

@@ -90,7 +90,8 @@ static struct spec_server *document_at(const struct spec *s, uint32_t line)
     return low ? &s->servers[low - 1] : NULL;
 }
 
-int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out, struct spec_problems *problems)
+int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec_cert *certs, struct spec *out,
+                    struct spec_problems *problems)
 {
     size_t before = problems->count;
     cleanup_free unsigned *marks = NULL;
@@ -98,7 +99,7 @@ int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out, struct s
 
     /* A file that was not read leaves its pem without data; the other rules are checked all the same. */
     read_pems(out, problems);
-    spec_check_marked(out, marks, problems);
+    spec_check_marked(out, marks, certs, problems);
     for (size_t i = before; i < problems->count; i++) {
         struct spec_server *s = document_at(out, problems->items[i].pos.line);
 
@@ -115,6 +116,7 @@ int spec_load_bytes(const uint8_t *bytes, size_t len, struct spec *out, struct s
 
 int spec_load(const char *path, struct spec *out, struct spec_problems *problems)
 {
+    struct spec_cert *certs = spec_cert_new();
     size_t before = problems->count;
     struct spec s;
     struct buf b;
@@ -123,7 +125,8 @@ int spec_load(const char *path, struct spec *out, struct spec_problems *problems
     buf_init(&b, SPEC_MAX_BYTES);
     r = spec_read(path, &b, problems);
     if (!r)
-        r = spec_load_bytes(b.data, b.len, &s, problems);
+        r = spec_load_bytes(b.data, b.len, certs, &s, problems);
+    spec_cert_free(certs);
     if (b.data)
         explicit_bzero(b.data, b.len);
     buf_free(&b);

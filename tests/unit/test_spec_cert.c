@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <openssl/err.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct spec_cert *certs;
@@ -128,6 +129,43 @@ static void refuses_a_key_of_another_certificate(void **state)
     (void)state;
     assert_pair(a.cert, a.key, NULL, NULL);
     assert_pair(a.cert, b.key, NULL, "does not match the first certificate");
+    made_pair_free(&a);
+    made_pair_free(&b);
+}
+
+/* CPU time of checking `count` pairs that are one, but for a line of comment in front. */
+static double check_many(const struct made_pair *pair, size_t count)
+{
+    clock_t begin = clock();
+
+    spec_cert_begin(certs);
+    for (size_t i = 0; i < count; i++) {
+        char line[32], *cert;
+
+        snprintf(line, sizeof line, "%zu\n", i);
+        cert = join(line, pair->cert);
+        assert_pair(cert, pair->key, NULL, NULL);
+        free(cert);
+    }
+    return (double)(clock() - begin);
+}
+
+static void good_pairs_are_not_looked_at_again(void **state)
+{
+    struct made_pair a = make_pair("a"), b = make_pair("b");
+    double first, second;
+
+    (void)state;
+    first = check_many(&a, 300);
+    second = check_many(&a, 300);
+    assert_true(second < first / 3);
+    assert_pair(a.cert, a.key, NULL, NULL);
+    assert_pair(a.cert, a.key, NULL, NULL);
+    assert_pair(a.cert, b.key, NULL, "does not match the first certificate");
+    assert_pair(a.cert, b.key, NULL, "does not match the first certificate");
+    spec_cert_begin(certs);
+    spec_cert_begin(certs);
+    assert_true(check_many(&a, 300) > second * 2); /* what the last check did not meet is forgotten */
     made_pair_free(&a);
     made_pair_free(&b);
 }
@@ -387,6 +425,7 @@ int main(void)
         cmocka_unit_test(refuses_rsa_above_8192_bits),
         cmocka_unit_test(refuses_explicit_ec_parameters),
         cmocka_unit_test(refuses_a_key_of_another_certificate),
+        cmocka_unit_test(good_pairs_are_not_looked_at_again),
         cmocka_unit_test(takes_ten_certificates_and_not_eleven),
         cmocka_unit_test(judges_every_certificate_of_a_chain),
         cmocka_unit_test(accepts_an_expired_certificate),

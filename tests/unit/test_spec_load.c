@@ -1,4 +1,5 @@
 #include "spec/spec.h"
+#include "spec/spec_cert.h"
 
 #include "test_spec_text.h"
 
@@ -9,9 +10,11 @@
 /* spec_load_bytes of a text; the problems are printed into `printed`, which the caller frees. */
 static int load(const char *text, struct spec *s, char **printed)
 {
+    struct spec_cert *certs = spec_cert_new();
     struct spec_problems p = {0};
-    int r = spec_load_bytes((const uint8_t *)text, strlen(text), s, &p);
+    int r = spec_load_bytes((const uint8_t *)text, strlen(text), certs, s, &p);
 
+    spec_cert_free(certs);
     *printed = printed_and_freed(&p);
     return r;
 }
