@@ -72,7 +72,7 @@ static void take_candidates(struct source *src, struct spec *s)
         struct candidate *c = &next[i];
 
         c->name = s->servers[i].name ? need(strdup(s->servers[i].name)) : NULL;
-        if (s->servers[i].bad)
+        if (s->servers[i].bad || !c->name)
             continue;
         c->version = version_new(&s->servers[i], last_version(src, c->name, &at), &err);
         if (!c->version)
