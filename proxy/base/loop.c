@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t clock_ms(void)
+uint64_t loop_clock_ms(void)
 {
     struct timespec ts;
 
@@ -20,7 +20,7 @@ int loop_init(struct loop *l, struct err *err)
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (l->epoll_fd < 0)
         return err_set(err, ERR_IO, "epoll_create1: %s", strerror(errno));
-    l->now_ms = clock_ms();
+    l->now_ms = loop_clock_ms();
     l->tick = l->now_ms / LOOP_TICK_MS;
     return 0;
 }
@@ -187,7 +187,7 @@ void loop_turn(struct loop *l, int wait_ms)
     struct epoll_event events[LOOP_EVENTS];
     int n = epoll_wait(l->epoll_fd, events, LOOP_EVENTS, wait_ms);
 
-    l->now_ms = clock_ms();
+    l->now_ms = loop_clock_ms();
     l->ready_count = n > 0 ? n : 0;
     for (int i = 0; i < n; i++) {
         struct loop_fd *f = events[i].data.ptr;

@@ -62,6 +62,8 @@ struct loop {
     void (*turn_end)(struct loop *l); /* may be NULL */
 };
 
+/* CLOCK_MONOTONIC now; l->now_ms stands still within a turn. */
+uint64_t loop_clock_ms(void);
 __attribute__((warn_unused_result)) int loop_init(struct loop *l, struct err *err);
 void loop_done(struct loop *l);
 /* Turns until loop->stop is set. */

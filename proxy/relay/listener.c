@@ -109,11 +109,6 @@ struct listener *listener_new(struct relay *r, int fd, uint16_t port, struct err
     return l;
 }
 
-uint16_t listener_port(const struct listener *l)
-{
-    return l->port;
-}
-
 int listener_serve(struct listener *l, struct server *server, struct err *err)
 {
     struct server *before = l->server;

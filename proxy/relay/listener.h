@@ -19,7 +19,6 @@ struct listener;
 
 /* `fd` is bound and listens (run/ports.h). Nothing is accepted before listener_serve. */
 struct listener *listener_new(struct relay *r, int fd, uint16_t port, struct err *err);
-uint16_t listener_port(const struct listener *l);
 /* From now on new connections belong to this server, or to its new version. */
 __attribute__((warn_unused_result)) int listener_serve(struct listener *l, struct server *server,
                                                        struct err *err);

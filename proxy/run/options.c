@@ -1,6 +1,6 @@
 #include "run/options.h"
 
-#include "relay/addr.h"
+#include "admin/http.h"
 #include "spec/spec_values.h"
 
 #include <getopt.h>
@@ -151,37 +151,12 @@ static int parse_duration(const char *flag, const char *text, bool zero_ok, uint
     return 0;
 }
 
-/* IPv4:PORT, [IPv6]:PORT or :PORT */
-static bool is_address(const char *text)
-{
-    char ip[ADDR_TEXT_BYTES];
-    struct in6_addr parsed;
-    const char *colon = strrchr(text, ':');
-    size_t len = colon ? (size_t)(colon - text) : 0;
-    bool brackets = len > 2 && text[0] == '[' && text[len - 1] == ']';
-    uint64_t port;
-    struct err err;
-
-    if (!colon || spec_value_uint(colon + 1, strlen(colon + 1), 1, UINT16_MAX, &port, &err))
-        return false;
-    if (!len)
-        return true;
-    if (brackets) {
-        text++;
-        len -= 2;
-    }
-    if (len >= sizeof ip)
-        return false;
-    memcpy(ip, text, len);
-    ip[len] = '\0';
-    return addr_parse_ip(ip, &parsed) && (strchr(ip, ':') != NULL) == brackets;
-}
-
 static int parse_address(const char *flag, const char *text, const char **out)
 {
     bool off = !strcmp(text, "off");
+    struct err err;
 
-    if (!off && !is_address(text))
+    if (!off && http_check_address(text, &err))
         return wrong("%s %s: use off, or an address and a port like 127.0.0.1:9901, [::1]:9901 or :9901",
                      flag, text);
     *out = off ? NULL : text;

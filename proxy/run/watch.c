@@ -62,15 +62,6 @@ struct watch {
     uint64_t rested_ms; /* until then events wait */
 };
 
-/* Not the loop's, which stands still within a turn: a slow turn would make half a file look quiet. */
-static uint64_t clock_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static struct stamp stamp_of(const char *path)
 {
     struct stat st;
@@ -127,7 +118,7 @@ static void look_at(struct watch *w, uint64_t at_ms)
 
 static void look_soon(struct watch *w)
 {
-    if (clock_ms() >= w->rested_ms)
+    if (loop_clock_ms() >= w->rested_ms)
         loop_task_add(w->loop, &w->soon);
     else
         look_at(w, w->rested_ms);
@@ -172,9 +163,10 @@ static void decide(struct watch *w, bool writing, uint64_t now_ms)
         tell(w, now_ms);
 }
 
+/* By the clock, not by the turn: a slow turn would make half a file look quiet. */
 static void look(struct watch *w, bool poll)
 {
-    uint64_t now_ms = clock_ms(), end_ms;
+    uint64_t now_ms = loop_clock_ms(), end_ms;
     bool writing = false;
 
     for (size_t i = 0; i < w->entry_count; i++) {
@@ -187,7 +179,7 @@ static void look(struct watch *w, bool poll)
             w->due = true;
     }
     w->moved = false;
-    end_ms = clock_ms();
+    end_ms = loop_clock_ms();
     w->rested_ms = end_ms + REST * (end_ms - now_ms);
     decide(w, writing, now_ms);
 }
@@ -219,7 +211,7 @@ static void on_poll(struct loop_timer *t)
 {
     struct watch *w = of_member(t, offsetof(struct watch, poll));
 
-    loop_timer_set(w->loop, t, clock_ms() + WATCH_POLL_MS);
+    loop_timer_set(w->loop, t, loop_clock_ms() + WATCH_POLL_MS);
     /* First the watches: what changes behind a look is an event then. */
     watch_folders(w);
     look(w, true);
@@ -280,7 +272,7 @@ struct watch *watch_new(struct loop *l, void (*changed)(void *arg), void *arg, s
         free(w);
         return NULL;
     }
-    loop_timer_set(l, &w->poll, clock_ms() + WATCH_POLL_MS);
+    loop_timer_set(l, &w->poll, loop_clock_ms() + WATCH_POLL_MS);
     return w;
 }
 
@@ -381,7 +373,7 @@ static void replace_folders(struct watch *w, struct folder *folders, size_t coun
 
 static void replace_entries(struct watch *w, struct entry *entries, size_t count)
 {
-    uint64_t now_ms = clock_ms();
+    uint64_t now_ms = loop_clock_ms();
 
     for (size_t i = 0; i < count; i++) {
         char *path = entries[i].path;

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 struct worker {
@@ -154,14 +153,6 @@ static void apply(struct worker *w)
     say_applied(w, w->generation, failed ? err.msg : NULL);
 }
 
-static uint64_t clock_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static void watch_control(struct worker *w, uint32_t events)
 {
     struct err err;
@@ -175,13 +166,13 @@ static void watch_control(struct worker *w, uint32_t events)
 static void on_build_more(struct loop_task *t)
 {
     struct worker *w = (struct worker *)((char *)t - offsetof(struct worker, build_more));
-    uint64_t end_ms = clock_ms() + WORKER_BUILD_MS;
+    uint64_t end_ms = loop_clock_ms() + WORKER_BUILD_MS;
     struct err err;
     int r;
 
     do
         r = table_step(&w->build, &w->table, &w->relay, &err);
-    while (r > 0 && clock_ms() < end_ms);
+    while (r > 0 && loop_clock_ms() < end_ms);
     if (r > 0) {
         loop_task_add(&w->relay.loop, &w->build_more);
         return;

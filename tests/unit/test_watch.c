@@ -56,7 +56,7 @@ static void on_changed(void *arg)
     }
     seen[n] = '\0';
     calls++;
-    called_ms = clock_ms();
+    called_ms = loop_clock_ms();
 }
 
 static void start(const char *read)
@@ -125,28 +125,28 @@ static void turn(void)
 
 static void turn_until_seen(const char *text)
 {
-    uint64_t end_ms = clock_ms() + PATIENCE_MS;
+    uint64_t end_ms = loop_clock_ms() + PATIENCE_MS;
 
-    while (strcmp(seen, text) != 0 && clock_ms() < end_ms)
+    while (strcmp(seen, text) != 0 && loop_clock_ms() < end_ms)
         turn();
     assert_string_equal(seen, text);
 }
 
 static void turn_for(uint64_t ms)
 {
-    uint64_t end_ms = clock_ms() + ms;
+    uint64_t end_ms = loop_clock_ms() + ms;
 
-    while (clock_ms() < end_ms)
+    while (loop_clock_ms() < end_ms)
         loop_turn(&loop, 10);
 }
 
 /* Until it is sure of every file: what is told afterwards has a new reason. */
 static void settle(void)
 {
-    uint64_t end_ms = clock_ms() + PATIENCE_MS;
+    uint64_t end_ms = loop_clock_ms() + PATIENCE_MS;
     bool unsure = true;
 
-    while (unsure && clock_ms() < end_ms) {
+    while (unsure && loop_clock_ms() < end_ms) {
         turn();
         unsure = false;
         for (size_t i = 0; i < watch->entry_count; i++)
@@ -201,19 +201,19 @@ static void half_a_file_is_not_told(void **state)
     set("f", NULL);
     settle();
     for (int tries = 0; tries < 20; tries++) {
-        uint64_t begin_ms = clock_ms();
+        uint64_t begin_ms = loop_clock_ms();
 
         calls = 0;
         fd = open(in_dir("f"), O_WRONLY | O_TRUNC | O_CLOEXEC);
         assert_int_equal(write(fd, "one half, ", 10), 10);
         while (watch->entries[0].now.size != 10)
             turn();
-        if (calls && clock_ms() - begin_ms < WATCH_QUIET_MS)
+        if (calls && loop_clock_ms() - begin_ms < WATCH_QUIET_MS)
             fail_msg("told at \"%s\"", seen);
         assert_int_equal(write(fd, "the other", 9), 9);
         close(fd);
         /* A machine that paused for so long has shown nothing: again. */
-        if (clock_ms() - begin_ms < WATCH_QUIET_MS)
+        if (loop_clock_ms() - begin_ms < WATCH_QUIET_MS)
             break;
         settle();
     }
@@ -256,8 +256,8 @@ static void a_file_that_is_never_quiet_holds_the_others_up_for_a_while_only(void
     settle();
     f = fopen(in_dir("log"), "a");
     replace(in_dir("f"), "two");
-    begin_ms = clock_ms();
-    while (strcmp(seen, "two") != 0 && clock_ms() - begin_ms < PATIENCE_MS) {
+    begin_ms = loop_clock_ms();
+    while (strcmp(seen, "two") != 0 && loop_clock_ms() - begin_ms < PATIENCE_MS) {
         fputs("x", f);
         fflush(f);
         loop_turn(&loop, 10);
@@ -382,14 +382,14 @@ static void changes_without_end_are_told_now_and_then(void **state)
     set("f", NULL);
     settle();
     calls = 0;
-    begin_ms = clock_ms();
-    for (int i = 1; clock_ms() - begin_ms < 5 * WATCH_QUIET_MS; i++) {
+    begin_ms = loop_clock_ms();
+    for (int i = 1; loop_clock_ms() - begin_ms < 5 * WATCH_QUIET_MS; i++) {
         snprintf(text, sizeof text, "%d", i);
         replace(in_dir("f"), text);
         watch_now(watch);
         loop_turn(&loop, 1);
     }
-    took_ms = clock_ms() - begin_ms;
+    took_ms = loop_clock_ms() - begin_ms;
     assert_in_range(calls, 2, took_ms / WATCH_QUIET_MS + 1);
     turn_until_seen(text);
 }
