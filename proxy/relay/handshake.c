@@ -112,14 +112,20 @@ static void say_refused(struct handshake *h, int status, const char *by, const c
     report_refuse(h->pair, &r, status, by, why);
 }
 
+/* It will be no tunnel, and its backend is free. Before the answer's last byte is sent: a client that has it may come
+ * again at once, and at another worker. */
+static void give_back(struct handshake *h)
+{
+    dial_cancel(&h->dial);
+    side_done(&h->pair->backend, true);
+    limit_release(h->pair);
+}
+
 /* Everything has been said to the client: FIN, then wait for its end so that no RST overtakes the answer. */
 static void linger(struct handshake *h)
 {
     struct pair *p = h->pair;
 
-    dial_cancel(&h->dial);
-    side_done(&p->backend, true);
-    limit_release(p); /* it will be no tunnel, and its backend is free */
     h->state = LINGER;
     limit(h, p->relay->loop.now_ms + HANDSHAKE_LINGER_MS);
     deadline(h, HANDSHAKE_LINGER_MS);
@@ -155,6 +161,7 @@ static void answer(struct handshake *h, int status, unsigned retry_after_s, cons
     struct buf out;
 
     say_refused(h, status, "gateway", why);
+    give_back(h);
     buf_init(&out, HEAD_MAX_BYTES);
     if (answer_emit(status, retry_after_s, said, &out) || side_send(&h->pair->client, out.data, out.len)) {
         end(h, true);
@@ -194,6 +201,16 @@ static void cut(struct handshake *h, const char *why)
     end(h, false);
 }
 
+/* What the backend sent of its body; -1 when it cannot go on. */
+static int send_body(struct handshake *h, const uint8_t *bytes, size_t len)
+{
+    size_t n = body_feed(&h->body, bytes, len);
+
+    if (h->body.done)
+        give_back(h);
+    return side_send(&h->pair->client, bytes, n) || h->body.failed ? -1 : 0;
+}
+
 static void pull_body(struct handshake *h)
 {
     struct pair *p = h->pair;
@@ -209,13 +226,15 @@ static void pull_body(struct handshake *h)
         } else if (n <= 0) {
             end(h, true); /* cut short: the client must see that it was */
             return;
-        } else if (side_send(&p->client, bytes, body_feed(&h->body, bytes, (size_t)n)) || h->body.failed) {
+        } else if (send_body(h, bytes, (size_t)n)) {
             end(h, true);
             return;
         }
     }
-    if (h->body.done)
+    if (h->body.done) {
+        give_back(h); /* a body that its end ends */
         linger(h);
+    }
 }
 
 /* The backend's own answer, as it is. */
@@ -237,8 +256,9 @@ static void relay_answer(struct handshake *h)
     h->state = BODY;
     limit(h, p->relay->loop.now_ms + HANDSHAKE_TOTAL_MS);
     deadline(h, HANDSHAKE_TOTAL_MS);
-    if (side_send(&p->client, out.data, out.len) ||
-        side_send(&p->client, rest, body_feed(&h->body, rest, rest_len)) || h->body.failed)
+    if (h->body.done)
+        give_back(h);
+    if (side_send(&p->client, out.data, out.len) || send_body(h, rest, rest_len))
         end(h, true);
     else
         pull_body(h);
