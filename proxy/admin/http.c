@@ -481,6 +481,15 @@ static void on_port(struct loop_fd *f, uint32_t events)
     }
 }
 
+static bool has_feed(const struct http_listen *listens, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < listens[i].page_count; k++)
+            if (!listens[i].pages[k].get)
+                return true;
+    return false;
+}
+
 struct http *http_new(const struct http_listen *listens, size_t count, struct err *err)
 {
     struct http *h = calloc(1, sizeof *h);
@@ -506,8 +515,7 @@ struct http *http_new(const struct http_listen *listens, size_t count, struct er
         snprintf(p->address, sizeof p->address, "%s", listens[i].address);
         h->port_count++;
     }
-    h->ws = http_ws_new(err);
-    if (h->ws)
+    if (!has_feed(listens, count) || (h->ws = http_ws_new(err)))
         return h;
     http_free(h);
     return NULL;
@@ -525,7 +533,8 @@ void http_free(struct http *h)
         loop_timer_clear(&h->ports[i].pause);
         close(h->ports[i].lf.fd);
     }
-    http_ws_free(h->ws);
+    if (h->ws)
+        http_ws_free(h->ws);
     free(h->ports);
     free(h);
 }
@@ -535,12 +544,15 @@ void http_run(struct http *h, struct loop *loop)
     h->loop = loop;
     for (size_t i = 0; i < h->port_count; i++)
         watch(&h->ports[i], EPOLLIN);
-    http_ws_run(h->ws, loop);
+    if (h->ws)
+        http_ws_run(h->ws, loop);
+    else
+        loop_run(loop);
 }
 
 bool http_feed_watched(const struct http *h)
 {
-    return http_ws_count(h->ws) > 0;
+    return h->ws && http_ws_count(h->ws) > 0;
 }
 
 void http_feed(struct http *h, const void *text, size_t len)

@@ -51,7 +51,7 @@ __attribute__((warn_unused_result)) int http_check_address(const char *text, str
 /* Opens the ports; they are served once http_run turns. Makes every descriptor of the process from 3 on close-on-exec. */
 struct http *http_new(const struct http_listen *listens, size_t count, struct err *err);
 void http_free(struct http *h);
-/* Turns `loop` until loop->stop, serving the ports meanwhile. */
+/* Turns `loop` until loop->stop, serving the ports meanwhile. Without a feed among the pages libwebsockets is not started. */
 void http_run(struct http *h, struct loop *loop);
 /* Is anybody watching the feed? Then the caller sends an update now and then. */
 bool http_feed_watched(const struct http *h);

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "run/cgroup.h"
 #include "run/reload.h"
-#include "run/rundir.h"
+#include "base/rundir.h"
 #include "run/workers.h"
 
 #include <errno.h>

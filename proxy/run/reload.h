@@ -12,7 +12,7 @@
 
 #include "admin/status.h"
 #include "run/plan.h"
-#include "run/watch.h"
+#include "base/watch.h"
 
 #define RELOAD_LOG_LINES 50
 

@@ -2,7 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
-#include "run/rundir.h"
+#include "base/rundir.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,9 +12,6 @@
 #include <sys/pidfd.h>
 #include <time.h>
 #include <unistd.h>
-
-/* The holder may end, and another begin, between two questions. */
-#define HOLDER_TRIES 8
 
 static void wait_delay(uint32_t ms)
 {
@@ -29,35 +26,6 @@ static void wait_delay(uint32_t ms)
     }
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
         ;
-}
-
-/* The descriptor of a process that held the lock after it was opened: *fd stays -1 when nobody does. */
-static int open_holder(const char *dir, int *fd, pid_t *pid, struct err *err)
-{
-    for (int i = 0; i < HOLDER_TRIES; i++) {
-        pid_t again = 0;
-        int held = rundir_holder(dir, pid, err), opened;
-
-        if (held <= 0)
-            return held;
-        if (!*pid)
-            return err_set(err, ERR_IO,
-                           "%s is in use by a process of another PID namespace; run --stop in that one", dir);
-        opened = pidfd_open(*pid, 0);
-        if (opened < 0 && errno != ESRCH)
-            return err_set(err, ERR_IO, "process %ld: %s", (long)*pid, strerror(errno));
-        if (opened < 0)
-            continue;
-        held = rundir_holder(dir, &again, err);
-        if (held > 0 && again == *pid) {
-            *fd = opened;
-            return 0;
-        }
-        close(opened);
-        if (held < 0)
-            return -1;
-    }
-    return err_set(err, ERR_IO, "%s is in use by others in turn", dir);
 }
 
 static int wait_gone(int pidfd, struct err *err)
@@ -75,7 +43,7 @@ static int stop(const struct options *o, struct err *err)
     cleanup_close int pidfd = -1;
     pid_t pid = 0;
 
-    if (open_holder(o->run_dir, &pidfd, &pid, err))
+    if (rundir_open_holder(o->run_dir, &pidfd, &pid, err))
         return -1;
     if (pidfd < 0) {
         fprintf(stderr, "tidegate-proxy: --stop: no proxy runs on %s\n", o->run_dir);

@@ -1,5 +1,5 @@
 /* test_rundir.c - one proxy a run dir: the lock, its holder, what may stand in the place of proxy.pid */
-#include "run/rundir.h"
+#include "base/rundir.h"
 
 #include <setjmp.h>
 #include <signal.h>

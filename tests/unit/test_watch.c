@@ -1,6 +1,6 @@
 /* test_watch.c - no change of a file is missed, half a file is not told, and many changes are one call
  * The code is included, so that its waits can be shorter and each of its two senses be switched off. */
-#include "run/watch.h"
+#include "base/watch.h"
 
 #undef WATCH_POLL_MS
 #undef WATCH_QUIET_MS
@@ -13,7 +13,7 @@
 #define WATCH_HOLD_MS   500
 #define WATCH_UNSURE_MS 200
 
-#include "../../proxy/run/watch.c" /* NOLINT */
+#include "../../proxy/base/watch.c" /* NOLINT */
 
 #include <fcntl.h>
 #include <setjmp.h>

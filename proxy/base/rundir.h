@@ -8,8 +8,8 @@
  * Threads: one
  * Source:  fcntl(2) F_SETLK: the lock ends with its process, so a proxy.pid that was left behind means nothing, and it is
  *          never unlinked (two proxies could then hold locks on two files of that name) */
-#ifndef PROXY_RUN_RUNDIR_H
-#define PROXY_RUN_RUNDIR_H
+#ifndef PROXY_BASE_RUNDIR_H
+#define PROXY_BASE_RUNDIR_H
 
 #include "base/err.h"
 
@@ -31,5 +31,9 @@ __attribute__((warn_unused_result)) int rundir_keep(const struct rundir *r, stru
 void rundir_done(struct rundir *r);
 /* Who holds the lock: 0 nobody, 1 process *pid (0: one of another PID namespace, which cannot be named), -1 err. */
 __attribute__((warn_unused_result)) int rundir_holder(const char *dir, pid_t *pid, struct err *err);
+/* A pidfd of the holder, which held the lock after it was opened, so that a signal goes to no other process. *fd is left
+ * alone when nobody holds the lock. Another PID namespace: IO. */
+__attribute__((warn_unused_result)) int rundir_open_holder(const char *dir, int *fd, pid_t *pid,
+                                                           struct err *err);
 
 #endif

@@ -1,4 +1,4 @@
-#include "run/watch.h"
+#include "base/watch.h"
 
 #include "base/log.h"
 

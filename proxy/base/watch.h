@@ -16,8 +16,8 @@
  *          allocates nothing
  * Threads: the loop's
  * Source:  inotify(7), stat(2); git's "racy" index entries; Kubernetes swaps `..data`, a link that its files lead through */
-#ifndef PROXY_RUN_WATCH_H
-#define PROXY_RUN_WATCH_H
+#ifndef PROXY_BASE_WATCH_H
+#define PROXY_BASE_WATCH_H
 
 #include "base/err.h"
 #include "base/loop.h"

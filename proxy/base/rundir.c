@@ -1,4 +1,4 @@
-#include "run/rundir.h"
+#include "base/rundir.h"
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,8 @@
 #define STATUS_MODE 0644
 /* The holder may end between the attempt to lock and the question who it is. */
 #define LOCK_TRIES 8
+/* The holder may end, and another begin, between two questions. */
+#define HOLDER_TRIES 8
 
 /* proxy.pid, which must be a regular file; -2: there is none. */
 static int open_pid_file(const char *dir, int flags, struct err *err)
@@ -140,4 +143,34 @@ int rundir_holder(const char *dir, pid_t *pid, struct err *err)
     held = holder(fd, dir, pid, err);
     close(fd);
     return held;
+}
+
+int rundir_open_holder(const char *dir, int *fd, pid_t *pid, struct err *err)
+{
+    for (int i = 0; i < HOLDER_TRIES; i++) {
+        pid_t again = 0;
+        int held = rundir_holder(dir, pid, err), opened;
+
+        if (held <= 0)
+            return held;
+        if (!*pid)
+            return err_set(
+                err, ERR_IO,
+                "%s is in use by a process of another PID namespace, which cannot be signalled from here",
+                dir);
+        opened = pidfd_open(*pid, 0);
+        if (opened < 0 && errno != ESRCH)
+            return err_set(err, ERR_IO, "process %ld: %s", (long)*pid, strerror(errno));
+        if (opened < 0)
+            continue;
+        held = rundir_holder(dir, &again, err);
+        if (held > 0 && again == *pid) {
+            *fd = opened;
+            return 0;
+        }
+        close(opened);
+        if (held < 0)
+            return -1;
+    }
+    return err_set(err, ERR_IO, "%s is in use by others in turn", dir);
 }
