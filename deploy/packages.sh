@@ -3,7 +3,7 @@
 
 # shellcheck shell=bash disable=SC2034
 BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config libwebsockets-dev libssl-dev libyaml-dev libc-ares-dev
-    libcmocka-dev)
+    libcurl4-openssl-dev libjansson-dev libcmocka-dev)
 # iproute2 for `ss`, which names the holder of a port.
 QUICKSTART_PACKAGES=(python3-websockets openssl iproute2)
 

@@ -58,6 +58,14 @@ struct spec_strings {
     size_t count;
 };
 
+/* One of `backends`. */
+struct spec_backend {
+    struct spec_url url;
+    uint32_t weight; /* default 1; 0: dialled only when no other can be */
+    char *host;      /* what keepHost: false sends; NULL: that of the URL */
+    struct spec_pos pos;
+};
+
 struct spec_header {
     char *name, *value;
     struct spec_pos pos;
@@ -78,7 +86,11 @@ struct spec_server {
     bool https;
     uint16_t port;
     struct spec_pos name_pos, https_pos, port_pos;
-    struct spec_url backend;
+    struct spec_url backend; /* text NULL: `backends` was given */
+    bool backends_given;     /* an empty list is valid and answers 503 */
+    struct spec_backend *backends;
+    size_t backend_count;
+    struct spec_pos backends_pos;
 
     struct spec_pem cert, key;         /* certBase64 + keyBase64, or tls.certFile + tls.keyFile */
     struct spec_pem wss_cert, wss_key; /* wssCertBase64 + wssKeyBase64 */

@@ -39,5 +39,10 @@ SPEC_VALUE spec_value_cidr(const char *text, size_t len, struct spec_cidr *out, 
 /* A field name that headers.set or headers.remove may touch. */
 SPEC_VALUE spec_value_header_name(const char *text, size_t len, char **out, struct err *err);
 SPEC_VALUE spec_value_header_value(const char *text, size_t len, char **out, struct err *err);
+/* Loopback, link-local (the metadata services of clouds live there), unspecified, and the same inside ::ffff:0:0/96, and
+ * fd00:ec2::254: where nobody's backend is, but much that trusts its neighbours (S47). */
+bool spec_address_is_local(const uint8_t addr[16]);
+/* A host as spec_value_host gives it: an address as above, or "localhost" and what ends in ".localhost". */
+bool spec_host_is_local(const char *host);
 
 #endif

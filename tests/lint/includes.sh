@@ -6,14 +6,20 @@ cd "$(dirname "$0")/../.."
 # A folder includes itself and what stands before it in this line.
 proxy_floors=(base spec wire relay admin run main)
 # What controller/ may include of proxy/.
-controller_sees=(base spec)
+controller_sees=('base/*' 'spec/*' admin/http.h)
+# controller/kube/ knows nothing of the rest of controller/ and of proxy/ only this.
+kube_sees=('base/*')
 # Vendor headers and the only files that may include them (patterns of bash; one line each).
 vendor_homes=(
-    'yaml.h           proxy/spec/spec_yaml.[ch] proxy/spec/spec_fields.h proxy/spec/spec_parse.c proxy/spec/spec_emit.c'
+    'yaml.h           proxy/spec/spec_yaml.[ch] proxy/spec/spec_fields.h proxy/spec/spec_parse.c proxy/spec/spec_emit.c
+                      controller/kube/kube_yaml.c'
     'openssl/*        proxy/spec/spec_cert.c proxy/wire/request.c proxy/wire/response.c
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch] proxy/relay/server.c
-                      proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/source.c proxy/run/reload.c'
+                      proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/source.c proxy/run/reload.c
+                      controller/publish.c'
     'ares*.h          proxy/relay/resolve.c'
+    'curl/*           controller/kube/kube_http.c'
+    'jansson.h        controller/*'
     'libwebsockets.h  proxy/run/connect.c proxy/admin/http_ws.c'
 )
 # C8's keys. Shape, Owner and Threads always; the others where there is something to say, in this order.
@@ -46,10 +52,15 @@ check_own_include() { # FILE LINE NAME
             complain "$1:$2: ${proxy_floors[$mine]} may not include \"$3\": floors look down only (${proxy_floors[*]})"
         ;;
     controller/*)
-        [ ! -f "proxy/$3" ] || case " ${controller_sees[*]} " in
-        *" ${3%%/*} "*) ;;
-        *) complain "$1:$2: controller/ may include only ${controller_sees[*]} of proxy/, not \"$3\"" ;;
-        esac
+        [ -f "proxy/$3" ] || [ -f "controller/$3" ] ||
+            complain "$1:$2: \"$3\" is no file below proxy/ or controller/; write \"floor/name.h\", \"kube/name.h\" or \"name.h\""
+        local pattern seen=('kube/*' "${kube_sees[@]}")
+        case $1 in controller/kube/*) ;; *) seen=('kube/*' '[!/]*.h' "${controller_sees[@]}") ;; esac
+        for pattern in "${seen[@]}"; do
+            # shellcheck disable=SC2053
+            [[ $3 == $pattern ]] && { [ "$pattern" != '[!/]*.h' ] || [ -f "controller/$3" ]; } && return 0
+        done
+        complain "$1:$2: ${1%/*}/ may include only ${seen[*]}, not \"$3\""
         ;;
     esac
 }
