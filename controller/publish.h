@@ -52,7 +52,7 @@ const char *publish_revision(const struct publish *p);
 /* The proxy runs what was published last. */
 bool publish_confirmed(const struct publish *p);
 /* It has had PUBLISH_LATE_MS and has not said so; `why` for people: no proxy, a refusal's error, silence. */
-bool publish_late(const struct publish *p, const char **why);
+bool publish_late(struct publish *p, const char **why);
 const struct echo *publish_echo(const struct publish *p);
 const struct echo_server *publish_server(const struct publish *p, const char *name);
 
