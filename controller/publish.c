@@ -117,12 +117,16 @@ static void take_echo(struct publish *p, const json_t *status)
     take_servers(&p->echo, json_object_get(status, "servers"));
 }
 
+/* A proxy that was started again has confirmed nothing yet, and gets the same time as the first. */
 static void settle(struct publish *p)
 {
-    if (!publish_confirmed(p))
-        return;
-    loop_timer_clear(&p->resend);
-    p->late = false;
+    if (publish_confirmed(p)) {
+        loop_timer_clear(&p->resend);
+        p->late = false;
+    } else if (p->since_ms && !p->resend.at_ms) {
+        p->since_ms = p->loop->now_ms;
+        loop_timer_set(p->loop, &p->resend, p->since_ms + PUBLISH_RESEND_MS);
+    }
 }
 
 static void on_status(void *arg)
@@ -241,7 +245,7 @@ int publish_text(struct publish *p, const struct buf *text, struct err *err)
         p->since_ms = loop_clock_ms();
         p->late = false;
         signal_proxy(p);
-        loop_timer_set(p->loop, &p->resend, p->since_ms + PUBLISH_RESEND_MS);
+        loop_timer_clear(&p->resend);
         settle(p);
     }
     return 0;

@@ -10,13 +10,8 @@
 #ifndef CONTROLLER_RECONCILE_H
 #define CONTROLLER_RECONCILE_H
 
-#include "kube/kube_event.h"
-#include "kube/kube_lease.h"
-#include "kube/kube_reflect.h"
 #include "options.h"
-#include "ports.h"
-#include "publish.h"
-#include "status.h"
+#include "pages.h"
 
 #define RECONCILE_PACE_MS 50
 
@@ -25,6 +20,7 @@ struct reconcile;
 __attribute__((warn_unused_result)) struct reconcile *
 reconcile_new(const struct options *o, struct loop *l, struct kube_config *config, struct err *err);
 void reconcile_free(struct reconcile *r);
+const struct pages_view *reconcile_view(const struct reconcile *r);
 /* Ends: no more writes, the Lease given up; then calls `done`. */
 void reconcile_stop(struct reconcile *r, void (*done)(void *arg), void *arg);
 
