@@ -29,6 +29,7 @@ struct publish {
     uint64_t since_ms; /* when it was published; 0: by an earlier process, or not at all */
     struct loop_timer resend;
     bool late;
+    char unwritten[ERR_MSG_BYTES]; /* why the newest text is not in the file; "" when it is */
     char no_signal[ERR_MSG_BYTES]; /* why the last one was not sent; "" when it was */
     char why[WHY_BYTES];
     struct echo echo;
@@ -235,9 +236,12 @@ int publish_text(struct publish *p, const struct buf *text, struct err *err)
     char revision[PUBLISH_REVISION_BYTES] = "";
 
     revision_of(text->data, text->len, revision);
+    p->unwritten[0] = '\0';
     if (strcmp(revision, p->revision) != 0) {
-        if (file_replace(p->servers_path, text->data, text->len, SERVERS_MODE, err))
+        if (file_replace(p->servers_path, text->data, text->len, SERVERS_MODE, err)) {
+            snprintf(p->unwritten, sizeof p->unwritten, "%s", err->msg);
             return -1;
+        }
         memcpy(p->revision, revision, sizeof revision);
         p->since_ms = 0;
     }
@@ -258,11 +262,15 @@ const char *publish_revision(const struct publish *p)
 
 bool publish_confirmed(const struct publish *p)
 {
-    return p->revision[0] && !strcmp(p->echo.revision, p->revision);
+    return p->revision[0] && !p->unwritten[0] && !strcmp(p->echo.revision, p->revision);
 }
 
 bool publish_late(struct publish *p, const char **why)
 {
+    if (p->unwritten[0]) {
+        *why = p->unwritten;
+        return true;
+    }
     if (!p->revision[0] || publish_confirmed(p))
         return false;
     if (p->echo.seen_refused && !strcmp(p->echo.seen_revision, p->revision)) {
