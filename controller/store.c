@@ -222,7 +222,7 @@ static bool put_wss(struct table *t, size_t at, bool found, json_t *object)
     struct wss_item *item, *old = found ? t->items[at] : NULL;
     struct wss parsed = {0};
     struct err err;
-    bool news;
+    bool news, changed;
 
     if (wss_parse(object, &parsed, &err)) {
         log_msg(LOG_WARN, "object", "%s", err.msg);
@@ -230,6 +230,7 @@ static bool put_wss(struct table *t, size_t at, bool found, json_t *object)
     }
     news = !old || !same_text(old->object.wss.uid, parsed.uid) ||
            old->object.wss.generation != parsed.generation;
+    changed = !old || !same_text(old->object.wss.resource_version, parsed.resource_version);
     if (old) {
         wss_free(&old->object.wss);
         item = old;
@@ -240,7 +241,7 @@ static bool put_wss(struct table *t, size_t at, bool found, json_t *object)
     item->object.wss = parsed;
     item->key = (struct key){item->object.wss.ns, item->object.wss.name};
     item->object.dirty |= news;
-    return news;
+    return news || changed;
 }
 
 static void *take(enum store_kind kind, json_t *object, const char *ns, const char *name)

@@ -79,7 +79,7 @@ struct store;
 struct store *store_new(void);
 void store_free(struct store *s);
 void store_begin(struct store *s, enum store_kind kind, const char *ns);
-/* True when something changed that matters (a status or metadata alone does not, but is kept). */
+/* True when something changed. A status or metadata alone makes no object dirty. */
 bool store_put(struct store *s, enum store_kind kind, json_t *object);
 bool store_drop(struct store *s, enum store_kind kind, json_t *object);
 bool store_end(struct store *s, enum store_kind kind, const char *ns);
