@@ -14,7 +14,6 @@
 
 #define KUBE_HTTP_CALLS       32
 #define KUBE_HTTP_CALL_MS     30000
-#define KUBE_HTTP_CONNECT_MS  10000
 #define KUBE_HTTP_WHY_BYTES   256
 #define KUBE_HTTP_REPLY_BYTES (1u << 20) /* default of max_bytes */
 

@@ -18,7 +18,7 @@ vendor_homes=(
                       proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/source.c proxy/run/reload.c
                       controller/publish.c'
     'ares*.h          proxy/relay/resolve.c'
-    'curl/*           controller/kube/kube_http.c'
+    'curl/*           controller/kube/kube_wire.c'
     'jansson.h        controller/*'
     'libwebsockets.h  proxy/run/connect.c proxy/admin/http_ws.c'
 )
