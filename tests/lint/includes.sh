@@ -16,7 +16,7 @@ vendor_homes=(
     'openssl/*        proxy/spec/spec_cert.c proxy/wire/request.c proxy/wire/response.c
                       proxy/relay/tls*.[ch] proxy/relay/sock*.[ch] proxy/relay/server.c
                       proxy/run/connect.c proxy/run/table.c proxy/run/plan.c proxy/run/source.c proxy/run/reload.c
-                      controller/publish.c'
+                      controller/publish.c controller/kube/kube_creds.c'
     'ares*.h          proxy/relay/resolve.c'
     'curl/*           controller/kube/kube_wire.c'
     'jansson.h        controller/*'
