@@ -237,7 +237,7 @@ static void report_object(struct report *r, const struct wss *w, const struct re
             v->served ? ports_state(r->parts.ports, v->port, &facts.service_message) : PORTS_PENDING;
 
         facts.service_managed = true;
-        facts.service_port = state == PORTS_PRESENT;
+        facts.service_port = state;
         taken = state == PORTS_TAKEN;
     }
     if (!status_judge(&facts, &wanted)) {

@@ -11,6 +11,7 @@
 #define CONTROLLER_STATUS_H
 
 #include "kube/kube_http.h"
+#include "ports.h"
 #include "render.h"
 
 #define STATUS_MESSAGE_BYTES 4096
@@ -28,8 +29,8 @@ struct status_facts {
     enum status_programmed programmed;
     const char *programmed_message; /* NULL: a standard text */
     bool service_managed;           /* --service */
-    bool service_port;              /* its port is in that Service */
-    const char *service_message;    /* why not */
+    enum ports_state service_port;  /* of verdict->port */
+    const char *service_message;    /* why it is not PORTS_PRESENT; NULL: a standard text */
 };
 
 struct status_wanted {
