@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     case OPTIONS_CHECK: return check(&o);
     case OPTIONS_CONNECT: return connect_main(o.connect_url);
     case OPTIONS_STOP: return stop_main(&o);
-    case OPTIONS_WORKER: log_init(o.log_level); return worker_main(o.worker, o.max_drain_ms);
+    case OPTIONS_WORKER: log_init(o.log_level); return worker_main(o.worker, o.max_drain_ms, o.deny_local);
     case OPTIONS_SERVE: return master_run(&o);
     case OPTIONS_EXIT: break;
     }

@@ -35,7 +35,7 @@ struct status_server {
     uint16_t port; /* where it is served, 0: nowhere */
     int slot;      /* -1: none */
     bool tls;
-    char *backend;                      /* its URL */
+    char *backend;                      /* the URL of its first one, "and N more"; NULL: none */
     char cert_sha256[STATUS_HEX_BYTES]; /* of the leaf certificate's DER; "": none */
     time_t not_after;                   /* of the leaf certificate */
 };

@@ -1,5 +1,8 @@
 #include "relay/dial.h"
 
+#include "relay/report.h"
+#include "spec/spec_values.h"
+
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -7,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void try_next(struct dial *d);
+static void go_on(struct dial *d);
 
 static void finish(struct dial *d, bool ok)
 {
@@ -15,7 +18,8 @@ static void finish(struct dial *d, bool ok)
     d->done(d, ok);
 }
 
-static void failed(struct dial *d, int status, const char *what, const char *why)
+/* This address is not it; go_on tries the next. */
+static void note(struct dial *d, int status, const char *what, const char *why)
 {
     char text[ADDR_TEXT_BYTES];
 
@@ -23,7 +27,12 @@ static void failed(struct dial *d, int status, const char *what, const char *why
     snprintf(d->why, sizeof d->why, "backend %.60s: %.60s%s%.120s", addr_text(&d->addr, text), what,
              why ? ": " : "", why ? why : "");
     sock_close(&d->pair->backend.sock, true);
-    try_next(d);
+}
+
+static void failed(struct dial *d, int status, const char *what, const char *why)
+{
+    note(d, status, what, why);
+    go_on(d);
 }
 
 static void on_timer(struct loop_timer *t)
@@ -33,8 +42,9 @@ static void on_timer(struct loop_timer *t)
     if (d->query.waiting) {
         resolve_cancel(&d->query);
         d->status = 504;
-        snprintf(d->why, sizeof d->why, "resolving the backend's name took too long");
-        finish(d, false);
+        snprintf(d->why, sizeof d->why, "%.100s: resolving the backend's name took too long",
+                 d->to->url->host);
+        go_on(d);
         return;
     }
     failed(d, 504, d->connected ? "no TLS handshake in time" : "no connection in time", NULL);
@@ -63,11 +73,11 @@ static void on_connected(struct dial *d)
     SSL *ssl;
 
     d->connected = true;
-    if (!d->pair->server->dial.ctx) {
+    if (!d->to->dial.ctx) {
         finish(d, true);
         return;
     }
-    ssl = tls_dial_new(&d->pair->server->dial);
+    ssl = tls_dial_new(&d->to->dial);
     if (!ssl || sock_start_tls(&d->pair->backend.sock, ssl, false)) {
         failed(d, 502, "out of memory for TLS", NULL);
         return;
@@ -94,7 +104,8 @@ void dial_ready(struct dial *d, uint32_t events)
     }
 }
 
-static void try_next(struct dial *d)
+/* True: its connection is on the way. */
+static bool try_address(struct dial *d)
 {
     struct pair *p = d->pair;
     struct sockaddr_storage ss;
@@ -103,61 +114,95 @@ static void try_next(struct dial *d)
     struct err err;
     int fd;
 
-    if (d->next == d->count) {
-        finish(d, false);
-        return;
-    }
-    d->addr = (struct addr){.ip = d->ips[d->next++], .port = p->server->spec->backend.port};
+    d->addr = (struct addr){.ip = d->ips[d->next++], .port = d->to->url->port};
     d->connected = false;
+    if (p->relay->deny_local && spec_address_is_local(d->addr.ip.s6_addr)) {
+        note(d, 502, "a local address, which --deny-local-backends forbids", NULL);
+        return false;
+    }
     len = addr_to_sockaddr(&d->addr, &ss);
     fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
-        failed(d, 503, "socket", strerror(errno)); /* descriptors or memory: ours, not the backend's fault */
-        return;
+        note(d, 503, "socket", strerror(errno)); /* descriptors or memory: ours, not the backend's fault */
+        return false;
     }
     sock_set_options(fd);
     if (connect(fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS) {
         int error = errno;
 
         close(fd);
-        failed(d, 502, "connect", strerror(error));
-        return;
+        note(d, 502, "connect", strerror(error));
+        return false;
     }
     if (sock_open(&p->backend.sock, &p->relay->loop, fd, ready, &err)) {
         close(fd);
-        failed(d, 502, err.msg, NULL);
-        return;
+        note(d, 502, err.msg, NULL);
+        return false;
     }
     loop_timer_set(&p->relay->loop, &d->timer, p->relay->loop.now_ms + p->server->spec->timeouts.connect_ms);
+    return true;
 }
 
 static void on_resolved(struct resolve_query *q, const struct in6_addr *ips, size_t count, const char *why)
 {
     struct dial *d = (struct dial *)((char *)q - offsetof(struct dial, query));
 
-    if (!count) {
+    if (count) {
+        memcpy(d->ips, ips, count * sizeof *ips);
+    } else {
         d->status = 502;
-        snprintf(d->why, sizeof d->why, "%s: %s", d->pair->server->spec->backend.host, why);
-        finish(d, false);
-        return;
+        snprintf(d->why, sizeof d->why, "%.100s: %s", d->to->url->host, why);
     }
-    memcpy(d->ips, ips, count * sizeof *ips);
     d->count = count;
-    try_next(d);
+    if (!d->resolving)
+        go_on(d);
+}
+
+/* True: the next backend's addresses, none perhaps, are there. False: they are being asked for. */
+static bool take_addresses(struct dial *d)
+{
+    struct pair *p = d->pair;
+
+    d->count = d->next = 0;
+    if (addr_parse_ip(d->to->url->host, &d->ips[0])) {
+        d->count = 1;
+        return true;
+    }
+    loop_timer_set(&p->relay->loop, &d->timer, p->relay->loop.now_ms + p->server->spec->timeouts.connect_ms);
+    d->resolving = true;
+    resolve_start(p->relay->resolver, d->to->url->host, &d->query);
+    d->resolving = false;
+    return !d->query.waiting;
+}
+
+/* The next address, else the next backend, until one is on its way or none is left. */
+static void go_on(struct dial *d)
+{
+    for (;;) {
+        struct backend *next;
+
+        while (d->next < d->count)
+            if (try_address(d))
+                return;
+        next = server_pick(d->pair->server, &d->tried);
+        if (!next) {
+            finish(d, false);
+            return;
+        }
+        if (d->to)
+            report_next(d->pair, d->why);
+        d->to = next;
+        if (!take_addresses(d))
+            return;
+    }
 }
 
 void dial_start(struct dial *d, struct pair *p, void (*done)(struct dial *d, bool ok))
 {
-    const struct spec_server *spec = p->server->spec;
-
     *d = (struct dial){.pair = p, .done = done, .query.done = on_resolved, .timer.fire = on_timer};
-    if (addr_parse_ip(spec->backend.host, &d->ips[0])) {
-        d->count = 1;
-        try_next(d);
-        return;
-    }
-    loop_timer_set(&p->relay->loop, &d->timer, p->relay->loop.now_ms + spec->timeouts.connect_ms);
-    resolve_start(p->relay->resolver, spec->backend.host, &d->query);
+    d->status = 503;
+    snprintf(d->why, sizeof d->why, "no backend");
+    go_on(d);
 }
 
 void dial_cancel(struct dial *d)

@@ -360,7 +360,7 @@ static void on_dialled(struct dial *d, bool ok)
         .client_addr = addr_ip_text(&p->client_addr.ip, text),
         .client_tls = p->client.sock.ssl != NULL,
         .client_trusted = request_trusts(s->spec, &p->client_addr.ip),
-        .backend_host = s->backend_host_header,
+        .backend_host = h->dial.to ? h->dial.to->host_header : NULL,
     };
     struct buf out;
 

@@ -19,7 +19,7 @@
 #define HANDSHAKE_LINGER_MS 2000
 #define HANDSHAKE_DRAIN_RETRY_S                                                                              \
     1 /* Retry-After of a 503 because of a drain: another gateway, or server, is there by then */
-#define HANDSHAKE_RETRY_S      5 /* Retry-After of a 503 for want of descriptors or memory */
+#define HANDSHAKE_RETRY_S      5 /* Retry-After of a 503 for want of descriptors, memory or any backend */
 #define HANDSHAKE_LINGER_BYTES (1024u * 1024)
 #define HANDSHAKE_DRAIN_MS     2000 /* for a request that is under way when its server goes */
 

@@ -35,6 +35,7 @@ struct relay {
     struct resolver *resolver;
     struct shared shared;
     unsigned worker; /* which of the workers this is */
+    bool deny_local; /* --deny-local-backends */
     struct shared_worker *me;
     bool draining; /* the whole worker ends: see drain.h */
     uint32_t drain_cap_ms;

@@ -58,6 +58,19 @@ void report_refuse(const struct pair *p, const struct report_request *r, int sta
     log_end(&l);
 }
 
+void report_next(const struct pair *p, const char *why)
+{
+    struct log_line l;
+
+    if (!log_wants(LOG_INFO))
+        return;
+    log_begin(&l, LOG_INFO, "next");
+    log_num(&l, "conn", p->conn);
+    log_str(&l, "server", p->server->spec->name);
+    log_str(&l, "why", why);
+    log_end(&l);
+}
+
 void report_close(const struct pair *p)
 {
     struct log_line l;

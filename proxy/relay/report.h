@@ -1,4 +1,5 @@
-/* report.h - the lines of a connection in the log: open and close of a tunnel, refuse of any other
+/* report.h - the lines of a connection in the log: open and close of a tunnel, refuse of any other, and next for a
+ * backend that was passed over
  * Shape:   struct pair and what its handshake read -> one line
  * Owner:   borrows everything for the call
  * Errors:  none; a level that is not wanted costs a comparison
@@ -23,6 +24,8 @@ void report_open(const struct pair *p, const struct report_request *r, const uin
 /* status: what the client got, 0: nothing. Debug level for one that never sent a byte. */
 void report_refuse(const struct pair *p, const struct report_request *r, int status, const char *by,
                    const char *why);
+/* A backend could not be dialled, and another one is tried. */
+void report_next(const struct pair *p, const char *why);
 void report_close(const struct pair *p);
 
 #endif

@@ -17,6 +17,40 @@ static char *host_header(const struct spec_url *u)
     return n < 0 ? NULL : text;
 }
 
+static int add_backend(struct server *s, const struct spec_url *url, uint32_t weight, const char *host,
+                       struct err *err)
+{
+    struct backend *b = &s->backends[s->backend_count++];
+    const struct tls_dial *like = NULL;
+
+    b->url = url;
+    b->weight = weight;
+    b->host_header = host ? strdup(host) : host_header(url);
+    if (!b->host_header)
+        return err_set(err, ERR_LIMIT, "out of memory");
+    for (size_t i = 0; !like && i + 1 < s->backend_count; i++)
+        like = s->backends[i].dial.ctx ? &s->backends[i].dial : NULL;
+    return url->tls ? tls_dial_init(&b->dial, s->spec, url->host, like, err) : 0;
+}
+
+static int add_backends(struct server *s, struct err *err)
+{
+    const struct spec_server *spec = s->spec;
+
+    s->backends = calloc(spec->backend_count + 1, sizeof *s->backends);
+    if (!s->backends)
+        return err_set(err, ERR_LIMIT, "out of memory");
+    if (!spec->backends_given)
+        return add_backend(s, &spec->backend, 1, NULL, err);
+    for (size_t i = 0; i < spec->backend_count; i++) {
+        const struct spec_backend *b = &spec->backends[i];
+
+        if (add_backend(s, &b->url, b->weight, b->host, err))
+            return -1;
+    }
+    return 0;
+}
+
 /* One server a port for now: it serves every name. */
 static SSL_CTX *pick(void *arg, const char *name)
 {
@@ -48,14 +82,9 @@ struct server *server_new(struct spec_server *spec, const struct shared *shared,
     s->cell = shared_cell(shared, worker, slot);
     s->worker = shared_worker(shared, worker);
     atomic_fetch_add(&s->worker->server_objects, 1);
-    s->backend_host_header = host_header(&own->backend);
-    if (!s->backend_host_header) {
-        err_set(err, ERR_LIMIT, "out of memory");
-        goto fail;
-    }
     if (own->https && !(s->accept_ctx = tls_accept_ctx(own, shared, err)))
         goto fail;
-    if (own->backend.tls && tls_dial_init(&s->dial, own, err))
+    if (add_backends(s, err))
         goto fail;
     return s;
 fail:
@@ -75,10 +104,46 @@ void server_unref(struct server *s)
     if (!s || --s->refs)
         return;
     tls_ctx_free(s->accept_ctx);
-    tls_dial_done(&s->dial);
-    free(s->backend_host_header);
+    for (size_t i = 0; i < s->backend_count; i++) {
+        tls_dial_done(&s->backends[i].dial);
+        free(s->backends[i].host_header);
+    }
+    free(s->backends);
     spec_server_free(s->spec);
     free(s->spec);
     atomic_fetch_sub(&s->worker->server_objects, 1);
     free(s);
+}
+
+/* Those of a weight, or when none of them is left, those without: they take turns of equal length. */
+static struct backend *pick_among(struct server *s, const struct server_tried *tried, bool weighted)
+{
+    struct backend *best = NULL;
+    int64_t sum = 0;
+
+    for (size_t i = 0; i < s->backend_count; i++) {
+        struct backend *b = &s->backends[i];
+        uint32_t weight = weighted ? b->weight : 1;
+
+        if ((b->weight > 0) != weighted || tried->bits[i / 8] & 1u << i % 8)
+            continue;
+        b->turn += weight;
+        sum += weight;
+        if (!best || b->turn > best->turn)
+            best = b;
+    }
+    if (best)
+        best->turn -= sum;
+    return best;
+}
+
+struct backend *server_pick(struct server *s, struct server_tried *tried)
+{
+    struct backend *b = pick_among(s, tried, true);
+
+    if (!b)
+        b = pick_among(s, tried, false);
+    if (b)
+        tried->bits[(b - s->backends) / 8] |= (uint8_t)(1u << (b - s->backends) % 8);
+    return b;
 }

@@ -275,15 +275,16 @@ fail:
     return NULL;
 }
 
-int tls_dial_init(struct tls_dial *d, const struct spec_server *spec, struct err *err)
+int tls_dial_init(struct tls_dial *d, const struct spec_server *spec, const char *host,
+                  const struct tls_dial *like, struct err *err)
 {
     *d = (struct tls_dial){.verify = !spec->backend_tls.insecure_skip_verify};
-    d->server_name = spec->backend_tls.server_name ? spec->backend_tls.server_name : spec->backend.host;
-    if (spec->wss_cert.data || spec->backend_tls.ca.data) {
+    d->server_name = spec->backend_tls.server_name ? spec->backend_tls.server_name : host;
+    if (!like && (spec->wss_cert.data || spec->backend_tls.ca.data)) {
         d->ctx = own_dial_ctx(spec, err);
         return d->ctx ? 0 : -1;
     }
-    d->ctx = system_dial_ctx();
+    d->ctx = like ? like->ctx : system_dial_ctx();
     if (!d->ctx || !SSL_CTX_up_ref(d->ctx)) {
         d->ctx = NULL;
         return ssl_err(err, "TLS");

@@ -32,9 +32,10 @@ struct tls_picker {
  * versions, certificate and verify mode are settled, for which the servername callback is too late. */
 SSL *tls_accept_new(SSL_CTX *ctx, struct tls_picker *picker);
 
-/* Towards one server's backends: the SSL_CTX and the last session, for resumption under the same name and checks. All
- * servers that show no certificate and trust the system's roots have one SSL_CTX in common; the roots are read when the
- * first of them comes, and not again. An SSL of it may be read from and written to while *d stands where it is. */
+/* Towards one backend: the SSL_CTX, which those of one server have in common, and the last session, for resumption
+ * under the same name and checks: a resumed handshake does not repeat them. All servers that show no certificate and
+ * trust the system's roots have one SSL_CTX in common; the roots are read when the first of them comes, and not again.
+ * An SSL of it may be read from and written to while *d stands where it is. */
 struct tls_dial {
     SSL_CTX *ctx;
     struct ssl_session_st *session;
@@ -42,7 +43,9 @@ struct tls_dial {
         server_name; /* SNI and the name that is verified; an address is verified as one and sent as no SNI */
     bool verify;
 };
+/* Towards `host`, by that name unless backendTLS has another. `like`: of another backend of this server, NULL: none yet. */
 __attribute__((warn_unused_result)) int tls_dial_init(struct tls_dial *d, const struct spec_server *spec,
+                                                      const char *host, const struct tls_dial *like,
                                                       struct err *err);
 void tls_dial_done(struct tls_dial *d);
 SSL *tls_dial_new(struct tls_dial *d);

@@ -2,9 +2,9 @@
 
 #include "admin/admin.h"
 #include "base/log.h"
+#include "base/rundir.h"
 #include "run/cgroup.h"
 #include "run/reload.h"
-#include "base/rundir.h"
 #include "run/workers.h"
 
 #include <errno.h>
@@ -314,7 +314,8 @@ static uint64_t raise_fd_limit(void)
 static int make_workers(struct master *m, uint64_t fd_limit, struct err *err)
 {
     unsigned count = m->o->workers ? m->o->workers : cgroup_cpus();
-    struct workers_config c = {.log_level = m->o->log_level, .max_drain_ms = m->o->max_drain_ms};
+    struct workers_config c = {
+        .log_level = m->o->log_level, .max_drain_ms = m->o->max_drain_ms, .deny_local = m->o->deny_local};
 
     if (count > SHARED_MAX_WORKERS)
         count = SHARED_MAX_WORKERS;

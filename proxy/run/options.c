@@ -16,7 +16,7 @@
 static const char usage[] =
     "Usage: tidegate-proxy [--config FILE] [--run-dir DIR] [--workers N] [--admin ADDR:PORT] [--health "
     "ADDR:PORT]\n"
-    "                      [--max-drain DURATION] [--log-level LEVEL]\n"
+    "                      [--max-drain DURATION] [--deny-local-backends] [--log-level LEVEL]\n"
     "       tidegate-proxy --check [--config FILE]\n"
     "       tidegate-proxy --stop --run-dir DIR [--delay DURATION]\n"
     "       tidegate-proxy --connect URL\n"
@@ -32,6 +32,8 @@ static const char usage[] =
     "  --admin ADDR:PORT     metrics, status and the live page; off for none (default 127.0.0.1:9901)\n"
     "  --health ADDR:PORT    /healthz and /readyz alone; off for none (default off)\n"
     "  --max-drain DURATION  no drain takes longer (default: as the documents say)\n"
+    "  --deny-local-backends\n"
+    "                        dial no loopback, link-local or metadata address, whatever name leads there\n"
     "  --log-level LEVEL     debug, info, warn or error (default info); the log is JSON lines on stderr\n"
     "  --check               validate the documents, print every problem as FILE:LINE:COLUMN, exit 0 or 1\n"
     "  --stop                end the proxy that holds DIR's lock by TERM and wait until it is gone; exit 0 "
@@ -51,6 +53,7 @@ enum flag {
     FLAG_ADMIN,
     FLAG_HEALTH,
     FLAG_MAX_DRAIN,
+    FLAG_DENY_LOCAL,
     FLAG_LOG_LEVEL,
     FLAG_CHECK,
     FLAG_STOP,
@@ -68,6 +71,7 @@ static const struct option flags[] = {
     {"admin", required_argument, NULL, FLAG_ADMIN},
     {"health", required_argument, NULL, FLAG_HEALTH},
     {"max-drain", required_argument, NULL, FLAG_MAX_DRAIN},
+    {"deny-local-backends", no_argument, NULL, FLAG_DENY_LOCAL},
     {"log-level", required_argument, NULL, FLAG_LOG_LEVEL},
     {"check", no_argument, NULL, FLAG_CHECK},
     {"stop", no_argument, NULL, FLAG_STOP},
@@ -172,6 +176,7 @@ static int parse_flag(struct options *o, enum flag flag, const char *text)
     case FLAG_ADMIN: return parse_address("--admin", text, &o->admin);
     case FLAG_HEALTH: return parse_address("--health", text, &o->health);
     case FLAG_MAX_DRAIN: return parse_duration("--max-drain", text, false, &o->max_drain_ms);
+    case FLAG_DENY_LOCAL: o->deny_local = true; return 0;
     case FLAG_LOG_LEVEL:
         return log_level_parse(text, &o->log_level)
                    ? 0

@@ -35,6 +35,7 @@ struct options {
     unsigned workers;       /* 0: auto */
     unsigned worker;        /* of OPTIONS_WORKER: 0 .. OPTIONS_MAX_WORKERS - 1 */
     uint32_t max_drain_ms;  /* 0: no cap */
+    bool deny_local;        /* --deny-local-backends */
     uint32_t stop_delay_ms; /* of OPTIONS_STOP */
     enum log_level log_level;
 };

@@ -17,6 +17,16 @@ struct choice {
     char *message;
 };
 
+/* NULL: there is none. */
+static char *backend_text(const struct spec_server *s)
+{
+    if (!s->backends_given)
+        return need(strdup(s->backend.text));
+    if (s->backend_count < 2)
+        return s->backend_count ? need(strdup(s->backends[0].url.text)) : NULL;
+    return need_printf("%s and %zu more", s->backends[0].url.text, s->backend_count - 1);
+}
+
 struct version *version_new(struct spec_server *s, struct version *last, struct err *err)
 {
     struct version *v = need(calloc(1, sizeof *v));
@@ -38,7 +48,7 @@ struct version *version_new(struct spec_server *s, struct version *last, struct 
         return last;
     }
     v->name = need(strdup(s->name));
-    v->backend = need(strdup(s->backend.text));
+    v->backend = backend_text(s);
     v->port = s->port;
     v->tls = s->https;
     v->drain_ms = s->timeouts.drain_ms;

@@ -22,7 +22,8 @@
 /* A good document: what the workers are given, and what the status says of it. Never changed. */
 struct version {
     unsigned refs;
-    char *name, *backend;
+    char *name;
+    char *backend; /* the URL of the first, and how many more there are; NULL: none */
     uint16_t port;
     bool tls;
     uint32_t drain_ms;

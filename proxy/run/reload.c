@@ -173,7 +173,7 @@ static void fill_servers(struct reload *r)
             continue;
         out->port = v->port;
         out->tls = v->tls;
-        out->backend = need(strdup(v->backend));
+        out->backend = v->backend ? need(strdup(v->backend)) : NULL;
         memcpy(out->cert_sha256, v->cert_sha256, sizeof out->cert_sha256);
         out->not_after = v->not_after;
     }

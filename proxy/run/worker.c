@@ -317,7 +317,7 @@ static int init(struct worker *w, unsigned index, struct err *err)
     return loop_watch(&r->loop, &w->control, &w->control_watched, EPOLLIN, err);
 }
 
-int worker_main(unsigned index, uint32_t max_drain_ms)
+int worker_main(unsigned index, uint32_t max_drain_ms, bool deny_local)
 {
     struct worker *w = calloc(1, sizeof *w);
     struct err err = {.msg = "out of memory"};
@@ -327,6 +327,7 @@ int worker_main(unsigned index, uint32_t max_drain_ms)
         free(w);
         return 1;
     }
+    w->relay.deny_local = deny_local;
     loop_run(&w->relay.loop);
     if (w->bytes) /* what was on its way */
         table_free(&w->build.next);

@@ -9,6 +9,7 @@
 #ifndef PROXY_RUN_WORKER_H
 #define PROXY_RUN_WORKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define WORKER_BEAT_MS  1000
@@ -16,6 +17,6 @@
 
 /* What the master handles is blocked since before exec and stays so: a terminal's ^C and a kill of the group are meant for
  * it. The process's exit code. CONTROL_FD and CONTROL_SHARED_FD are what the master left there. */
-int worker_main(unsigned index, uint32_t max_drain_ms);
+int worker_main(unsigned index, uint32_t max_drain_ms, bool deny_local);
 
 #endif

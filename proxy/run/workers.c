@@ -174,15 +174,19 @@ static int spawn(struct process *p, int child_end, struct err *err)
     const struct workers_config *c = &p->all->c;
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     char index[16], drain[24];
-    char *argv[] = {"tidegate-proxy", "--worker", index, "--log-level", (char *)levels[c->log_level],
-                    "--max-drain",    drain,      NULL};
+    char *argv[9] = {"tidegate-proxy", "--worker", index, "--log-level", (char *)levels[c->log_level]};
+    size_t argc = 5;
     posix_spawn_file_actions_t files;
     int r;
 
     snprintf(index, sizeof index, "%u", p->index);
     snprintf(drain, sizeof drain, "%ums", c->max_drain_ms);
-    if (!c->max_drain_ms)
-        argv[5] = NULL;
+    if (c->deny_local)
+        argv[argc++] = "--deny-local-backends";
+    if (c->max_drain_ms) {
+        argv[argc++] = "--max-drain";
+        argv[argc++] = drain;
+    }
     posix_spawn_file_actions_init(&files);
     r = posix_spawn_file_actions_adddup2(&files, child_end, CONTROL_FD);
     if (!r)

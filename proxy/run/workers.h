@@ -27,6 +27,7 @@ struct workers_config {
     unsigned count;
     enum log_level log_level;
     uint32_t max_drain_ms;
+    bool deny_local;
     struct loop *loop;
     struct shared *shared;
     int shared_fd;

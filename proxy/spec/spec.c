@@ -58,11 +58,25 @@ static void strings_free(struct spec_strings *s)
     free(s->pos);
 }
 
+static void url_free(struct spec_url *u)
+{
+    free(u->host);
+    free(u->text);
+}
+
+void spec_backend_free(struct spec_backend *b)
+{
+    url_free(&b->url);
+    free(b->host);
+}
+
 void spec_server_free(struct spec_server *s)
 {
     free(s->name);
-    free(s->backend.host);
-    free(s->backend.text);
+    url_free(&s->backend);
+    for (size_t i = 0; i < s->backend_count; i++)
+        spec_backend_free(&s->backends[i]);
+    free(s->backends);
     pem_free(&s->cert);
     pem_free(&s->key);
     pem_free(&s->wss_cert);
@@ -117,6 +131,19 @@ static bool url_equal(const struct spec_url *a, const struct spec_url *b)
            text_equal(a->text, b->text);
 }
 
+static bool backends_equal(const struct spec_server *a, const struct spec_server *b)
+{
+    if (!url_equal(&a->backend, &b->backend) || a->backends_given != b->backends_given ||
+        a->backend_count != b->backend_count)
+        return false;
+    for (size_t i = 0; i < a->backend_count; i++)
+        if (!url_equal(&a->backends[i].url, &b->backends[i].url) ||
+            a->backends[i].weight != b->backends[i].weight ||
+            !text_equal(a->backends[i].host, b->backends[i].host))
+            return false;
+    return true;
+}
+
 static bool tls_equal(const struct spec_server *a, const struct spec_server *b)
 {
     return pem_equal(&a->cert, &b->cert) && pem_equal(&a->key, &b->key) &&
@@ -163,7 +190,7 @@ static bool limits_equal(const struct spec_server *a, const struct spec_server *
 bool spec_server_equal(const struct spec_server *a, const struct spec_server *b)
 {
     return text_equal(a->name, b->name) && a->https == b->https && a->port == b->port &&
-           url_equal(&a->backend, &b->backend) && tls_equal(a, b) &&
+           backends_equal(a, b) && tls_equal(a, b) &&
            strings_equal(&a->allowed_origins, &b->allowed_origins) && headers_equal(a, b) &&
            proxies_equal(a, b) && a->timeouts.connect_ms == b->timeouts.connect_ms &&
            a->timeouts.handshake_ms == b->timeouts.handshake_ms &&

@@ -23,6 +23,7 @@
 #define SPEC_MAX_SERVERS    4096
 #define SPEC_MAX_DEPTH      8
 #define SPEC_MAX_LIST       256
+#define SPEC_MAX_WEIGHT     1000
 #define SPEC_MAX_SCALAR     (1536u * 1024) /* the base64 of SPEC_MAX_CA_BYTES, in lines */
 #define SPEC_MAX_PEM_BYTES  65536          /* a certificate chain or a key, given inline or as a file */
 #define SPEC_MAX_CA_BYTES   (1024u * 1024) /* a CA may be a system's whole bundle */
@@ -62,7 +63,7 @@ struct spec_strings {
 struct spec_backend {
     struct spec_url url;
     uint32_t weight; /* default 1; 0: dialled only when no other can be */
-    char *host;      /* what keepHost: false sends; NULL: that of the URL */
+    char *host;      /* host[:port] that keepHost: false sends, as it stands; NULL: that of the URL */
     struct spec_pos pos;
 };
 

@@ -140,6 +140,16 @@ static int authority_parse(const char *text, size_t len, struct authority *a, st
     return 0;
 }
 
+int spec_value_authority(const char *text, size_t len, char **out, struct err *err)
+{
+    struct authority a;
+
+    if (authority_parse(text, len, &a, err))
+        return -1;
+    *out = lowered(text, len);
+    return 0;
+}
+
 /* Past "ws://" or "wss://", or NULL. */
 static const char *url_scheme(const char *text, size_t len, bool *tls, struct err *err)
 {
@@ -304,4 +314,32 @@ int spec_value_cidr(const char *text, size_t len, struct spec_cidr *out, struct 
     }
     *out = c;
     return 0;
+}
+
+static bool ipv4_is_local(const uint8_t four[4])
+{
+    return four[0] == 0 || four[0] == 127 || (four[0] == 169 && four[1] == 254);
+}
+
+bool spec_address_is_local(const uint8_t addr[16])
+{
+    static const uint8_t zero[16], mapped[12] = {[10] = 0xff, [11] = 0xff}, nat64[12] = {0, 0x64, 0xff, 0x9b};
+    static const uint8_t metadata[16] = {0xfd, 0, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54};
+
+    if (!memcmp(addr, mapped, 12) || !memcmp(addr, nat64, 12) || !memcmp(addr, zero, 12))
+        return ipv4_is_local(addr + 12); /* ::1 and :: are 0.0.0.1 and 0.0.0.0 among the last */
+    if (addr[0] == 0x20 && addr[1] == 0x02)
+        return ipv4_is_local(addr + 2);
+    return (addr[0] == 0xfe && (addr[1] & 0xc0) == 0x80) || !memcmp(addr, metadata, 16);
+}
+
+bool spec_host_is_local(const char *host)
+{
+    static const char name[] = "localhost";
+    size_t len = strlen(host), tail = sizeof name - 1;
+    uint8_t addr[16] = {[10] = 0xff, [11] = 0xff};
+
+    if (inet_pton(AF_INET, host, addr + 12) == 1 || inet_pton(AF_INET6, host, addr) == 1)
+        return spec_address_is_local(addr);
+    return len >= tail && !strcmp(host + len - tail, name) && (len == tail || host[len - tail - 1] == '.');
 }

@@ -45,8 +45,11 @@ static void check_required(const struct check *c)
         problem(c, c->s->pos, "name: missing; give each server a name of its own");
     if (!c->s->port && !(c->bad & SPEC_MARK_PORT))
         problem(c, c->s->pos, "port: missing; give a port from 1 to 65535");
-    if (!c->s->backend.host && !(c->bad & SPEC_MARK_BACKEND))
-        problem(c, c->s->pos, "backend: missing; give ws://HOST[:PORT] or wss://HOST[:PORT]");
+    if (c->s->backend.host && c->s->backends_given)
+        problem(c, c->s->backends_pos, "backends: backend is given as well, at line %u; give one of the two",
+                c->s->backend.pos.line);
+    else if (!c->s->backend.host && !c->s->backends_given && !(c->bad & SPEC_MARK_BACKEND))
+        problem(c, c->s->pos, "backend: missing; give ws://HOST[:PORT] or wss://HOST[:PORT], or backends");
 }
 
 static const char *cert_field(const struct spec_pem *cert)
@@ -98,19 +101,33 @@ static void check_https(const struct check *c)
                 lone == &s->cert ? "certBase64" : "keyBase64");
 }
 
+/* One wss backend is enough for what concerns TLS: it holds for that one, and the ws ones beside it go without. Of an
+ * empty list, or of one with a wrong item, nobody knows. */
+static bool only_ws(const struct check *c)
+{
+    const struct spec_server *s = c->s;
+    bool only = s->backend.host ? !s->backend.tls : s->backend_count && !(c->bad & SPEC_MARK_BACKEND);
+
+    for (size_t i = 0; i < s->backend_count; i++)
+        only = only && !s->backends[i].url.tls;
+    return only;
+}
+
 static void check_wss(const struct check *c)
 {
     const struct spec_server *s = c->s;
     bool has_cert = given(&s->wss_cert), has_key = given(&s->wss_key);
 
-    if (s->backend.host && !s->backend.tls) {
+    if (only_ws(c)) {
+        const char *where = s->backends_given ? "a URL of backends" : "backend";
+
         if (has_cert || has_key)
             problem(c, has_cert ? s->wss_cert.pos : s->wss_key.pos,
-                    "%s: is shown to wss backends only; write wss:// in backend, or leave it empty",
-                    has_cert ? "wssCertBase64" : "wssKeyBase64");
+                    "%s: is shown to wss backends only; write wss:// in %s, or leave it empty",
+                    has_cert ? "wssCertBase64" : "wssKeyBase64", where);
         if (s->backend_tls_given)
             problem(c, s->backend_tls.pos,
-                    "backendTLS: is for wss backends only; write wss:// in backend, or remove it");
+                    "backendTLS: is for wss backends only; write wss:// in %s, or remove it", where);
         return;
     }
     if (has_cert && !has_key && !(c->bad & SPEC_MARK_WSS_KEY))

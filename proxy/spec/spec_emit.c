@@ -278,6 +278,20 @@ static void emit_numbers(struct emit *e, const struct spec_server *s)
     limit_line(e, "handshakesPerSecond", s->limits.handshakes_per_second);
 }
 
+static void emit_backends(struct emit *e, const struct spec_server *s)
+{
+    if (s->backends_given)
+        put(e, s->backend_count ? "backends:\n" : "backends: []\n");
+    for (size_t i = 0; i < s->backend_count; i++) {
+        const struct spec_backend *b = &s->backends[i];
+
+        text_line(e, "  - url", b->url.text);
+        if (b->weight != 1)
+            putf(e, "    weight: %" PRIu32 "\n", b->weight);
+        text_line(e, "    host", b->host);
+    }
+}
+
 static void emit_server(struct emit *e, const struct spec_server *s)
 {
     put(e, "---\nkind: \"WebSocketServer\"\n");
@@ -287,6 +301,7 @@ static void emit_server(struct emit *e, const struct spec_server *s)
     if (s->port)
         putf(e, "port: %u\n", s->port);
     text_line(e, "backend", s->backend.text);
+    emit_backends(e, s);
     base64_line(e, "certBase64", &s->cert);
     base64_line(e, "keyBase64", &s->key);
     base64_line(e, "wssCertBase64", &s->wss_cert);

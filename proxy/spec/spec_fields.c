@@ -19,6 +19,11 @@ void spec_reader_problem(struct spec_reader *p, struct spec_pos pos, const char 
     spec_problem_add(p->problems, pos, NULL, "%s: %s", p->field, text);
 }
 
+void *spec_reader_target(const struct spec_reader *p, const struct spec_field *f)
+{
+    return (char *)p->base + f->at;
+}
+
 bool spec_reader_absent(const struct spec_node *v)
 {
     static const char *const nulls[] = {"~", "null", "Null", "NULL"};
@@ -142,7 +147,7 @@ static void read_value(struct spec_reader *p, const struct spec_field *f, const 
 
         f->read(p, f, v);
         if (f->pos_at)
-            memcpy((char *)p->s + f->pos_at, &pos, sizeof pos);
+            memcpy((char *)p->base + f->pos_at, &pos, sizeof pos);
     }
     if (p->problems->count > before)
         p->bad |= f->mark;

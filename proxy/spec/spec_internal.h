@@ -31,6 +31,8 @@ char *spec_copy(const char *text, size_t len);
 /* items[count] becomes valid; the new element is zeroed. */
 void *spec_grow(void *items, size_t count, size_t each_bytes);
 
+void spec_backend_free(struct spec_backend *b);
+
 struct spec_quote {
     char text[SPEC_QUOTE_CHARS * 4 + 8];
 };

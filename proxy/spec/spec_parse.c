@@ -9,11 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-static void *target(struct spec_reader *p, const struct spec_field *f)
-{
-    return (char *)p->s + f->at;
-}
-
 /* Numbers and bools must not be quoted: "true" in quotes is a text in YAML. */
 static bool must_be_plain(struct spec_reader *p, const struct spec_node *v)
 {
@@ -37,7 +32,7 @@ static void read_bool(struct spec_reader *p, const struct spec_field *f, const s
 {
     struct err err;
 
-    if (must_be_plain(p, v) && spec_value_bool(v->text, v->len, target(p, f), &err))
+    if (must_be_plain(p, v) && spec_value_bool(v->text, v->len, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -51,14 +46,14 @@ static void read_port(struct spec_reader *p, const struct spec_field *f, const s
     if (spec_value_uint(v->text, v->len, 1, 65535, &n, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
     else
-        *(uint16_t *)target(p, f) = (uint16_t)n;
+        *(uint16_t *)spec_reader_target(p, f) = (uint16_t)n;
 }
 
 static void read_bytes(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     struct err err;
 
-    if (must_be_plain(p, v) && spec_value_uint(v->text, v->len, 0, INT64_MAX, target(p, f), &err))
+    if (must_be_plain(p, v) && spec_value_uint(v->text, v->len, 0, INT64_MAX, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -72,14 +67,14 @@ static void read_count(struct spec_reader *p, const struct spec_field *f, const 
     if (spec_value_uint(v->text, v->len, 0, UINT32_MAX, &n, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
     else
-        *(uint32_t *)target(p, f) = (uint32_t)n;
+        *(uint32_t *)spec_reader_target(p, f) = (uint32_t)n;
 }
 
 static void read_duration(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     struct err err;
 
-    if (spec_value_duration(v->text, v->len, false, target(p, f), &err))
+    if (spec_value_duration(v->text, v->len, false, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -87,7 +82,7 @@ static void read_duration_or_0(struct spec_reader *p, const struct spec_field *f
 {
     struct err err;
 
-    if (spec_value_duration(v->text, v->len, true, target(p, f), &err))
+    if (spec_value_duration(v->text, v->len, true, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -107,7 +102,7 @@ static void read_name(struct spec_reader *p, const struct spec_field *f, const s
 {
     struct err err;
 
-    if (spec_value_name(v->text, v->len, target(p, f), &err))
+    if (spec_value_name(v->text, v->len, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -115,25 +110,14 @@ static void read_host(struct spec_reader *p, const struct spec_field *f, const s
 {
     struct err err;
 
-    if (spec_value_host(v->text, v->len, target(p, f), &err))
+    if (spec_value_host(v->text, v->len, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
-}
-
-static void read_url(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
-{
-    struct spec_url *url = target(p, f);
-    struct err err;
-
-    if (spec_value_url(v->text, v->len, url, &err))
-        spec_reader_problem(p, v->pos, "%s", err.msg);
-    else
-        url->pos = v->pos;
 }
 
 /* Two fields may fill one spec_pem; only one of them may be given. */
 static bool pem_is_free(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
-    const struct spec_pem *pem = target(p, f);
+    const struct spec_pem *pem = spec_reader_target(p, f);
 
     if (!pem->data && !pem->file)
         return true;
@@ -145,7 +129,7 @@ static bool pem_is_free(struct spec_reader *p, const struct spec_field *f, const
 static void read_pem(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v,
                      size_t max_bytes)
 {
-    struct spec_pem *pem = target(p, f);
+    struct spec_pem *pem = spec_reader_target(p, f);
     struct err err;
 
     if (!pem_is_free(p, f, v))
@@ -168,7 +152,7 @@ static void read_ca_base64(struct spec_reader *p, const struct spec_field *f, co
 
 static void read_file(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
-    struct spec_pem *pem = target(p, f);
+    struct spec_pem *pem = spec_reader_target(p, f);
     struct err err;
 
     if (!pem_is_free(p, f, v))
@@ -223,7 +207,7 @@ static void read_origins(struct spec_reader *p, const struct spec_field *f, cons
         if (spec_value_origin(v.text, v.len, &text, &err))
             spec_reader_problem(p, v.pos, "%s", err.msg);
         else
-            add_string(target(p, f), text, v.pos);
+            add_string(spec_reader_target(p, f), text, v.pos);
 }
 
 static void read_cidrs(struct spec_reader *p, const struct spec_field *f, const struct spec_node *list)
@@ -249,7 +233,7 @@ static void read_cidrs(struct spec_reader *p, const struct spec_field *f, const 
 
 static void read_remove(struct spec_reader *p, const struct spec_field *f, const struct spec_node *list)
 {
-    struct spec_strings *names = target(p, f);
+    struct spec_strings *names = spec_reader_target(p, f);
     struct spec_node v;
     struct err err;
     size_t count = 0, i;
@@ -450,7 +434,8 @@ static const struct spec_field server_fields[] = {
     {"name", SPEC_NODE_SCALAR, read_name, AT(name), AT(name_pos), SPEC_MARK_NAME, NULL},
     {"https", SPEC_NODE_SCALAR, read_bool, AT(https), AT(https_pos), SPEC_MARK_HTTPS, NULL},
     {"port", SPEC_NODE_SCALAR, read_port, AT(port), AT(port_pos), SPEC_MARK_PORT, NULL},
-    {"backend", SPEC_NODE_SCALAR, read_url, AT(backend), 0, SPEC_MARK_BACKEND, NULL},
+    {"backend", SPEC_NODE_SCALAR, spec_read_url, AT(backend), 0, SPEC_MARK_BACKEND, NULL},
+    {"backends", SPEC_NODE_LIST, spec_read_backends, 0, AT(backends_pos), SPEC_MARK_BACKEND, NULL},
     {"certBase64", SPEC_NODE_SCALAR, read_base64, AT(cert), 0, SPEC_MARK_CERT, "tls.certFile"},
     {"keyBase64", SPEC_NODE_SCALAR, read_base64, AT(key), 0, SPEC_MARK_KEY, "tls.keyFile"},
     {"wssCertBase64", SPEC_NODE_SCALAR, read_base64, AT(wss_cert), 0, SPEC_MARK_WSS_CERT, NULL},
@@ -506,6 +491,7 @@ static void read_mapping(struct spec_reader *p, const struct spec_node *root)
     size_t first = p->problems->count;
 
     p->has_kind = p->wrong_kind = false;
+    p->base = p->s;
     p->field[0] = '\0';
     spec_reader_fields(p, server_fields, SPEC_COUNT(server_fields));
     if (p->wrong_kind && !spec_yaml_broken(p->y))

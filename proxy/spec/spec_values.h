@@ -29,6 +29,8 @@ SPEC_VALUE spec_value_duration(const char *text, size_t len, bool zero_ok, uint3
 SPEC_VALUE spec_value_url(const char *text, size_t len, struct spec_url *out, struct err *err);
 /* A DNS name, IPv4, or IPv6 without brackets; comes out in lower case. */
 SPEC_VALUE spec_value_host(const char *text, size_t len, char **out, struct err *err);
+/* HOST[:PORT], IPv6 in brackets; comes out in lower case. */
+SPEC_VALUE spec_value_authority(const char *text, size_t len, char **out, struct err *err);
 /* White space inside is passed over; the rest is exact: alphabet, padding, no stray bits. */
 SPEC_VALUE spec_value_base64(const char *text, size_t len, size_t max_bytes, uint8_t **out, size_t *out_len,
                              struct err *err);
@@ -39,8 +41,8 @@ SPEC_VALUE spec_value_cidr(const char *text, size_t len, struct spec_cidr *out, 
 /* A field name that headers.set or headers.remove may touch. */
 SPEC_VALUE spec_value_header_name(const char *text, size_t len, char **out, struct err *err);
 SPEC_VALUE spec_value_header_value(const char *text, size_t len, char **out, struct err *err);
-/* Loopback, link-local (the metadata services of clouds live there), unspecified, and the same inside ::ffff:0:0/96, and
- * fd00:ec2::254: where nobody's backend is, but much that trusts its neighbours (S47). */
+/* Loopback, link-local (the metadata services of clouds live there), unspecified, and the same IPv4 addresses inside
+ * ::ffff:0:0/96, ::/96, 64:ff9b::/96 (NAT64) and 2002::/16 (6to4), and fd00:ec2::254: where nobody's backend is, but much that trusts its neighbours (S47). */
 bool spec_address_is_local(const uint8_t addr[16]);
 /* A host as spec_value_host gives it: an address as above, or "localhost" and what ends in ".localhost". */
 bool spec_host_is_local(const char *host);

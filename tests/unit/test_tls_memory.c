@@ -136,7 +136,7 @@ static void an_ssl_ctx_made_in_need_is_an_error_or_no_less_strict(void **state)
         again = relieve();
         assert_true(ctx || err.msg[0]);
         assert_true(ctx || again);
-        assert_int_equal(tls_dial_init(&known, &wss, &err), 0);
+        assert_int_equal(tls_dial_init(&known, &wss, wss.backend.host, NULL, &err), 0);
         if (ctx) {
             met = come(&known, ctx, ctx);
             assert_true(!met.ok || met.knows_client);
@@ -145,7 +145,7 @@ static void an_ssl_ctx_made_in_need_is_an_error_or_no_less_strict(void **state)
 
         fail_at(n, false);
         err.msg[0] = '\0';
-        if (tls_dial_init(&dial, &wss, &err) == 0) {
+        if (tls_dial_init(&dial, &wss, wss.backend.host, NULL, &err) == 0) {
             again |= relieve();
             ctx = server_ctx(&spec, &shared);
             met = come(&dial, ctx, ctx);
@@ -172,8 +172,8 @@ static void short_of_memory(bool all_after, bool may_succeed)
     struct err err;
     bool again = true;
 
-    assert_int_equal(tls_dial_init(&known, &known_spec, &err), 0);
-    assert_int_equal(tls_dial_init(&nobody, &nobody_spec, &err), 0);
+    assert_int_equal(tls_dial_init(&known, &known_spec, known_spec.backend.host, NULL, &err), 0);
+    assert_int_equal(tls_dial_init(&nobody, &nobody_spec, nobody_spec.backend.host, NULL, &err), 0);
     for (long n = 1; again; n += STEP) {
         struct met met;
 
