@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from server import ApiServer, Failed
+from server import REPO, ApiServer, Failed
 from support.certs import Certs
 from support.need import cannot_run
 
@@ -33,3 +33,9 @@ def api(tmp_path_factory):
 def namespace(api):
     """A namespace of the test's own."""
     return api.namespace(f"test-{next(NUMBERS)}")
+
+
+@pytest.fixture(scope="session")
+def crd(api):
+    """WebSocketServers are served from here on."""
+    api.apply_crd(REPO / "deploy/crd.yaml")

@@ -76,8 +76,8 @@ class _Process:
 
     def pid(self):
         """None unless it runs: a pid that is somebody else's by now does not count."""
-        if self.child and self.child.poll() is not None:
-            return None
+        if self.child:
+            return self.child.pid if self.child.poll() is None else None
         try:
             pid = int(self.pid_file.read_text())
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
