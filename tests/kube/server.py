@@ -76,7 +76,7 @@ class _Process:
 
     def pid(self):
         """None unless it runs: a pid that is somebody else's by now does not count."""
-        if self.child:
+        if self.child:  # what /proc says of it changes under exec
             return self.child.pid if self.child.poll() is None else None
         try:
             pid = int(self.pid_file.read_text())
@@ -280,10 +280,7 @@ class ApiServer:
 
     def request(self, method, path, body=None, kind="application/json", timeout=30.0):
         """(status, answer) as admin; JSON answers are parsed. body: JSON as an object, or text."""
-        if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self.folder / "ca.crt")
-            self._tls.load_cert_chain(self.folder / "admin.crt", self.folder / "admin.key")
-        conn = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self._tls)
+        conn = self._connection(timeout)
         try:
             data = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
             conn.request(method, path, data, {"Content-Type": kind} if data is not None else {})
@@ -293,6 +290,21 @@ class ApiServer:
             conn.close()
         is_json = (answer.getheader("Content-Type") or "").startswith("application/json")
         return answer.status, json.loads(text) if is_json else text
+
+    def stream(self, path):
+        """The lines of a watch, to be closed."""
+        conn = self._connection(None)
+        conn.request("GET", path)
+        answer = conn.getresponse()
+        if answer.status != 200:
+            raise Failed(f"GET {path}: {answer.status} {answer.read()}")
+        return answer
+
+    def _connection(self, timeout):
+        if self._tls is None:
+            self._tls = ssl.create_default_context(cafile=self.folder / "ca.crt")
+            self._tls.load_cert_chain(self.folder / "admin.crt", self.folder / "admin.key")
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self._tls)
 
     def must(self, method, path, body=None, **kw):
         """The answer of a request that must succeed."""
