@@ -49,14 +49,16 @@ static const size_t sizes[STORE_KINDS] = {
 
 static void item_free(enum store_kind kind, void *item)
 {
-    switch (kind) {
-    case STORE_WSS: wss_free(&((struct wss_item *)item)->object.wss); break;
-    case STORE_SECRETS: store_secret_free(item); break;
-    case STORE_SERVICES: store_service_free(item); break;
-    case STORE_SLICES: store_slice_free(item); break;
-    case STORE_GRANTS: store_grant_free(item); break;
-    case STORE_KINDS: break;
-    }
+    if (kind == STORE_WSS)
+        wss_free(&((struct wss_item *)item)->object.wss);
+    else if (kind == STORE_SECRETS)
+        store_secret_free(item);
+    else if (kind == STORE_SERVICES)
+        store_service_free(item);
+    else if (kind == STORE_SLICES)
+        store_slice_free(item);
+    else
+        store_grant_free(item);
     free(item);
 }
 
@@ -181,20 +183,15 @@ static bool mark(struct store *s, bool (*touched)(const struct wss *w, const cha
 static bool mark_for(struct store *s, enum store_kind kind, const void *item)
 {
     const struct key *k = item;
+    const struct store_slice *slice = item;
 
-    switch (kind) {
-    case STORE_SECRETS: return mark(s, needs_secret, k->ns, k->name);
-    case STORE_SERVICES: return mark(s, needs_service, k->ns, k->name);
-    case STORE_SLICES: {
-        const struct store_slice *slice = item;
-
+    if (kind == STORE_SECRETS)
+        return mark(s, needs_secret, k->ns, k->name);
+    if (kind == STORE_SERVICES)
+        return mark(s, needs_service, k->ns, k->name);
+    if (kind == STORE_SLICES)
         return slice->service && mark(s, needs_service, slice->ns, slice->service);
-    }
-    case STORE_GRANTS: return mark(s, NULL, NULL, NULL);
-    case STORE_WSS:
-    case STORE_KINDS: break;
-    }
-    return true;
+    return kind == STORE_WSS || mark(s, NULL, NULL, NULL);
 }
 
 /* Objects */
@@ -250,28 +247,26 @@ static void *take(enum store_kind kind, json_t *object, const char *ns, const ch
 
     item->ns = need(strdup(ns));
     item->name = need(strdup(name));
-    switch (kind) {
-    case STORE_SECRETS: store_secret_take((void *)item, object); break;
-    case STORE_SERVICES: store_service_take((void *)item, object); break;
-    case STORE_SLICES: store_slice_take((void *)item, object); break;
-    case STORE_GRANTS: store_grant_take((void *)item, object); break;
-    case STORE_WSS:
-    case STORE_KINDS: break;
-    }
+    if (kind == STORE_SECRETS)
+        store_secret_take((void *)item, object);
+    else if (kind == STORE_SERVICES)
+        store_service_take((void *)item, object);
+    else if (kind == STORE_SLICES)
+        store_slice_take((void *)item, object);
+    else
+        store_grant_take((void *)item, object);
     return item;
 }
 
 static bool equal(enum store_kind kind, const void *a, const void *b)
 {
-    switch (kind) {
-    case STORE_SECRETS: return store_secret_equal(a, b);
-    case STORE_SERVICES: return store_service_equal(a, b);
-    case STORE_SLICES: return store_slice_equal(a, b);
-    case STORE_GRANTS: return store_grant_equal(a, b);
-    case STORE_WSS:
-    case STORE_KINDS: break;
-    }
-    return false;
+    if (kind == STORE_SECRETS)
+        return store_secret_equal(a, b);
+    if (kind == STORE_SERVICES)
+        return store_service_equal(a, b);
+    if (kind == STORE_SLICES)
+        return store_slice_equal(a, b);
+    return store_grant_equal(a, b);
 }
 
 bool store_put(struct store *s, enum store_kind kind, json_t *object)
@@ -365,8 +360,7 @@ static bool needs_kind(const struct wss *w, enum store_kind kind)
     case STORE_SERVICES:
     case STORE_SLICES:
     case STORE_GRANTS: return true;
-    case STORE_WSS:
-    case STORE_KINDS: break;
+    case STORE_WSS: break;
     }
     return false;
 }

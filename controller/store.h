@@ -13,7 +13,8 @@
 
 #define STORE_MAX_ENDPOINTS 1000 /* as the API allows */
 
-enum store_kind { STORE_WSS = 0, STORE_SECRETS, STORE_SERVICES, STORE_SLICES, STORE_GRANTS, STORE_KINDS };
+enum store_kind { STORE_WSS = 0, STORE_SECRETS, STORE_SERVICES, STORE_SLICES, STORE_GRANTS };
+#define STORE_KINDS 5
 
 struct store_pem {
     uint8_t *data; /* NULL: no such key, or empty */
