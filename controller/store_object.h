@@ -1,31 +1,29 @@
-/* store_object.h - JSON of Secrets, Services, EndpointSlices and ReferenceGrants -> what the store keeps of them
- * Shape:   object -> struct; fields that make no sense are left out, those without which the rest means nothing are `problem`
- * Owner:   the caller's, until the matching _free
- * Errors:  none: the names were checked by the caller
- * Limits:  STORE_MAX_ENDPOINTS, SPEC_MAX_CA_BYTES a key of a Secret, STORE_MAX_RULES from and to of a grant
+/* store_object.h - JSON of the four kinds that a WebSocketServer refers to -> their structs
+ * Shape:   one parse and one free a kind; `same` says whether two differ in anything that is kept
+ * Owner:   the caller frees what parse filled
+ * Errors:  none: what makes no sense is left out; ns and name are the caller's business (parse fills them)
+ * Limits:  those of store.h
  * Threads: any; pure
- * Source:  core/v1 Secret and Service, discovery.k8s.io/v1 EndpointSlice, gateway.networking.k8s.io ReferenceGrant */
+ * Source:  as store.h */
 #ifndef CONTROLLER_STORE_OBJECT_H
 #define CONTROLLER_STORE_OBJECT_H
 
 #include "store.h"
 
-#define STORE_MAX_RULES 64
+/* metadata.namespace and metadata.name where both are texts; borrowed. */
+bool store_object_key(json_t *object, const char **ns, const char **name);
 
-/* `ns` and `name` are set by the caller; the rest is filled. */
-void store_secret_take(struct store_secret *s, json_t *object);
-void store_service_take(struct store_service *s, json_t *object);
-void store_slice_take(struct store_slice *s, json_t *object);
-void store_grant_take(struct store_grant *g, json_t *object);
-
+struct store_secret *store_secret_parse(json_t *object);
 void store_secret_free(struct store_secret *s);
+bool store_secret_same(const struct store_secret *a, const struct store_secret *b);
+struct store_service *store_service_parse(json_t *object);
 void store_service_free(struct store_service *s);
+bool store_service_same(const struct store_service *a, const struct store_service *b);
+struct store_slice *store_slice_parse(json_t *object);
 void store_slice_free(struct store_slice *s);
+bool store_slice_same(const struct store_slice *a, const struct store_slice *b);
+struct store_grant *store_grant_parse(json_t *object);
 void store_grant_free(struct store_grant *g);
-
-bool store_secret_equal(const struct store_secret *a, const struct store_secret *b);
-bool store_service_equal(const struct store_service *a, const struct store_service *b);
-bool store_slice_equal(const struct store_slice *a, const struct store_slice *b);
-bool store_grant_equal(const struct store_grant *a, const struct store_grant *b);
+bool store_grant_same(const struct store_grant *a, const struct store_grant *b);
 
 #endif

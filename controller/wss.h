@@ -71,6 +71,18 @@ __attribute__((warn_unused_result)) int wss_parse(json_t *object, struct wss *ou
 void wss_free(struct wss *w);
 /* Does workloadSelector.matchLabels hold for these labels? False without one. */
 bool wss_selects(const struct wss *w, const struct wss_label *labels, size_t count);
+/* A problem of the proxy's parser in the object's terms, to be freed: "spec." in front, without the lines of a file that nobody has. */
+char *wss_problem_text(const char *text);
+/* The Service that a host of `backend` or `backends` names: a bare one in the object's namespace, or NAME.NS.svc[.cluster.local]. False: it
+ * is dialled as written. */
+#define WSS_LABEL_BYTES 64
+struct wss_service {
+    char ns[WSS_LABEL_BYTES], name[WSS_LABEL_BYTES];
+};
+bool wss_host_service(const struct wss *w, const char *host, struct wss_service *out);
+/* Names as DNS-1123 has them: a label of at most 63, or labels with dots of at most 253. */
+bool wss_is_label(const char *text);
+bool wss_is_name(const char *text);
 /* "Accepted", "ResolvedRefs", "Programmed", "Ready"; "Unknown", "True", "False" */
 const char *wss_condition_label(enum wss_condition_type type);
 const char *wss_status_label(enum wss_condition_status status);
