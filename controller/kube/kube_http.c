@@ -5,6 +5,7 @@
 #include "kube/kube_wire.h"
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -45,7 +46,7 @@ struct kube_http {
     struct kube_config *config;
     struct kube_wire *wire;
     uint64_t generation; /* of the CA and client certificate that `wire` was made with */
-    uint8_t *cert;       /* that certificate */
+    char *cert;          /* that certificate; NULL before the first request */
     size_t cert_len;
     uint64_t epoch; /* rises when a refusal led to other credentials */
     struct kube_bucket bucket;
@@ -58,6 +59,16 @@ struct kube_http {
 };
 
 #define CONTAINER(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
+
+static void *copy_of(const void *bytes, size_t len)
+{
+    char *copy = need(malloc(len + 1));
+
+    if (len)
+        memcpy(copy, bytes, len);
+    copy[len] = '\0';
+    return copy;
+}
 
 static void call_release(struct loop_dead *d)
 {
@@ -327,33 +338,39 @@ static void send_call(struct kube_call *c, const struct kube_auth *auth)
         loop_timer_set(h->l, &c->idle, now_ms + c->r.idle_ms);
 }
 
-/* A CA or client certificate changed: what was connected with another one is used for nothing new (A4), and watches do not go on as
- * somebody whom we are no longer (A5). */
-static void renew_wire(struct kube_http *h, const struct kube_auth *auth)
+static void end_as_outdated(struct kube_http *h)
 {
-    size_t len = auth->cert_pem ? auth->cert_len : 0;
-    bool other = len != h->cert_len || (len && memcmp(auth->cert_pem, h->cert, len) != 0);
-    struct kube_wire *wire;
     struct kube_call *c;
-    struct err err;
 
-    if (auth->generation == h->generation || !(wire = kube_wire_new(h->l, &err)))
-        return;
-    kube_wire_retire(h->wire);
-    h->wire = wire;
     TAILQ_FOREACH(c, &h->under_way, link)
     {
-        if (!other || !c->exchange || !c->r.chunk || !h->generation)
+        if (!c->exchange || !c->r.chunk)
             continue;
         c->outdated = true;
         loop_timer_set(h->l, &c->idle, h->l->now_ms);
     }
-    h->generation = auth->generation;
+}
+
+/* A CA or client certificate changed: what was connected with another one is used for nothing new (A4), and watches do not
+ * go on as somebody whom we are no longer (A5). */
+static void renew_wire(struct kube_http *h, const struct kube_auth *auth)
+{
+    size_t len = auth->cert_pem ? auth->cert_len : 0;
+    struct kube_wire *wire = NULL;
+    struct err err;
+
+    if (h->cert && (auth->generation == h->generation || !(wire = kube_wire_new(h->l, &err))))
+        return;
+    if (wire) {
+        kube_wire_retire(h->wire);
+        h->wire = wire;
+        if (len != h->cert_len || (len && memcmp(auth->cert_pem, h->cert, len) != 0))
+            end_as_outdated(h);
+    }
     free(h->cert);
+    h->cert = copy_of(auth->cert_pem, len);
     h->cert_len = len;
-    h->cert = need(malloc(len + 1));
-    if (len)
-        memcpy(h->cert, auth->cert_pem, len);
+    h->generation = auth->generation;
 }
 
 static void pump(struct kube_http *h)
@@ -394,16 +411,6 @@ static void on_config_ready(void *arg)
     struct kube_http *h = arg;
 
     loop_task_add(h->l, &h->pump);
-}
-
-static void *copy_of(const void *bytes, size_t len)
-{
-    char *copy = need(malloc(len + 1));
-
-    if (len)
-        memcpy(copy, bytes, len);
-    copy[len] = '\0';
-    return copy;
 }
 
 struct kube_call *kube_http_start(struct kube_http *h, const struct kube_request *r)
@@ -478,16 +485,20 @@ static void http_release(struct loop_dead *d)
     free(h);
 }
 
+static void end_all(struct kube_calls *calls)
+{
+    while (!TAILQ_EMPTY(calls))
+        call_end(TAILQ_FIRST(calls));
+}
+
 void kube_http_free(struct kube_http *h)
 {
-    struct kube_calls *lists[] = {&h->urgent, &h->waiting, &h->under_way};
-
     if (!h)
         return;
     kube_config_on_ready(h->config, NULL, NULL);
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        while (!TAILQ_EMPTY(lists[i]))
-            call_end(TAILQ_FIRST(lists[i]));
+    end_all(&h->urgent);
+    end_all(&h->waiting);
+    end_all(&h->under_way);
     kube_wire_retire(h->wire);
     loop_task_clear(h->l, &h->pump);
     loop_timer_clear(&h->pump_later);
