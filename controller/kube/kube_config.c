@@ -37,6 +37,7 @@ struct value {
 struct kube_config {
     struct loop *loop;
     struct kube_context context;
+    char *proxy_url;                       /* as curl says it, NULL: none */
     struct value *ca, *cert, *key, *token; /* NULL: none */
     uint64_t generation;
     uint64_t token_ms, certs_ms;         /* when the files were read */
@@ -327,7 +328,7 @@ bool kube_config_auth(struct kube_config *c, struct kube_auth *out)
     *out = (struct kube_auth){
         .server = x->server,
         .tls_server_name = x->tls_server_name,
-        .proxy_url = x->proxy_url,
+        .proxy_url = c->proxy_url,
         .insecure_skip_verify = x->insecure,
         .ca_pem = c->ca ? c->ca->bytes : NULL,
         .ca_len = c->ca ? c->ca->len : 0,
@@ -415,32 +416,29 @@ static int from_list(const char *list, struct kube_context *out, struct err *err
 
 static int from_cluster(const struct places *p, struct kube_context *out, struct err *err)
 {
-    struct kube_context c = {.token.path = need_printf("%s/token", p->service_account),
-                             .ca.path = need_printf("%s/ca.crt", p->service_account)};
-    char *ns_path = need_printf("%s/namespace", p->service_account);
+    char *ns_path;
     struct value *ns;
     struct err none;
-    int failed = 0;
+    bool v6;
 
     if (!p->host || !*p->host || !p->port || !*p->port)
-        failed =
-            err_set(err, ERR_NOT_FOUND,
-                    "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
-    else if (access(c.token.path, F_OK))
-        failed = err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", c.token.path);
-    if (failed) {
-        kube_context_free(&c);
-    } else {
-        bool v6 = strchr(p->host, ':') != NULL;
-
-        c.server = need_printf("https://%s%s%s:%s", v6 ? "[" : "", p->host, v6 ? "]" : "", p->port);
-        ns = read_value(ns_path, &none);
-        c.ns = ns ? need(strdup(ns->bytes)) : NULL;
-        drop(ns);
-        *out = c;
+        return err_set(err, ERR_NOT_FOUND,
+                       "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
+    *out = (struct kube_context){.token.path = need_printf("%s/token", p->service_account),
+                                 .ca.path = need_printf("%s/ca.crt", p->service_account)};
+    if (access(out->token.path, F_OK)) {
+        err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", out->token.path);
+        kube_context_free(out);
+        return -1;
     }
+    v6 = strchr(p->host, ':') != NULL;
+    out->server = need_printf("https://%s%s%s:%s", v6 ? "[" : "", p->host, v6 ? "]" : "", p->port);
+    ns_path = need_printf("%s/namespace", p->service_account);
+    ns = read_value(ns_path, &none);
+    out->ns = ns ? need(strdup(ns->bytes)) : NULL;
+    drop(ns);
     free(ns_path);
-    return failed;
+    return 0;
 }
 
 /* --kubeconfig > $KUBECONFIG > the pod's service account > ~/.kube/config. Only where nothing is, the next one is asked. */
@@ -480,6 +478,16 @@ static int look(const struct places *p, struct kube_context *out, struct err *er
                    home.code ? home.msg : (list.code ? "not looked at" : "there is no $HOME"));
 }
 
+/* Go leaves the names to a SOCKS proxy; curl calls that socks5h. */
+static char *proxy_for_curl(const char *url)
+{
+    static const char socks[] = "socks5://";
+
+    if (!url || strncmp(url, socks, sizeof socks - 1) != 0)
+        return url ? need(strdup(url)) : NULL;
+    return need_printf("socks5h://%s", url + sizeof socks - 1);
+}
+
 static int open_from(struct loop *l, const struct places *p, struct kube_config **out, struct err *err)
 {
     struct kube_context context;
@@ -490,6 +498,7 @@ static int open_from(struct loop *l, const struct places *p, struct kube_config 
     c = need(calloc(1, sizeof *c));
     c->loop = l;
     c->context = context;
+    c->proxy_url = proxy_for_curl(context.proxy_url);
     c->token_ms = c->certs_ms = l->now_ms;
     if (c->context.plugin.command)
         c->exec = kube_exec_new(l, &c->context.plugin, on_plugin_done, c);
@@ -525,6 +534,7 @@ static void release_config(struct loop_dead *d)
     drop(c->cert);
     drop(c->key);
     drop(c->token);
+    kube_creds_free(c->proxy_url, c->proxy_url ? strlen(c->proxy_url) : 0);
     kube_context_free(&c->context);
     free(c);
 }

@@ -254,6 +254,28 @@ static void a_pod_without_a_good_token_or_ca_does_not_start(void **state)
     made_pair_free(&ca);
 }
 
+static void proxies_are_said_as_curl_says_them(void **state)
+{
+    static const char *const cases[][2] = {{"http://u:p@proxy:3128", "http://u:p@proxy:3128"},
+                                           {"https://proxy", "https://proxy"},
+                                           {"socks5://proxy:1080", "socks5h://proxy:1080"}};
+    struct places p = {0};
+
+    (void)state;
+    p.flag = in_dir("k");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char cluster[128];
+
+        snprintf(cluster, sizeof cluster, ", proxy-url: '%s'", cases[i][0]);
+        write_kubeconfig("k", "h", cluster, "token: t");
+        open_ok(&p);
+        asks();
+        assert_string_equal(auth.proxy_url, cases[i][1]);
+        kube_config_free(config);
+        config = NULL;
+    }
+}
+
 /* ---- files that change ---- */
 
 static void a_token_is_read_again_each_minute_and_kept_when_it_cannot_be(void **state)
@@ -881,6 +903,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_pod_finds_its_service_account, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pod_without_a_good_token_or_ca_does_not_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(proxies_are_said_as_curl_says_them, setup, teardown),
         cmocka_unit_test_setup_teardown(a_token_is_read_again_each_minute_and_kept_when_it_cannot_be, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_refused_token_is_read_again_at_once, setup, teardown),
