@@ -6,6 +6,7 @@
 #include "kube/kube_context.h"
 #include "kube/kube_creds.h"
 #include "kube/kube_exec.h"
+#include "kube/kube_path.h"
 #include "kube/kube_yaml.h"
 
 #include <ctype.h>
@@ -414,31 +415,41 @@ static int from_list(const char *list, struct kube_context *out, struct err *err
     return failed;
 }
 
+/* Not said is fine; said wrongly is not. */
+static int read_namespace(const char *folder, char **out, struct err *err)
+{
+    char *path = need_printf("%s/namespace", folder);
+    struct err none;
+    struct value *v = read_value(path, &none);
+    int failed = v && !kube_path_label_ok(v->bytes)
+                     ? err_set(err, ERR_INVALID, "%s: is no name of a namespace", path)
+                     : 0;
+
+    *out = v && !failed ? need(strdup(v->bytes)) : NULL;
+    drop(v);
+    free(path);
+    return failed;
+}
+
 static int from_cluster(const struct places *p, struct kube_context *out, struct err *err)
 {
-    char *ns_path;
-    struct value *ns;
-    struct err none;
     bool v6;
 
-    if (!p->host || !*p->host || !p->port || !*p->port)
-        return err_set(err, ERR_NOT_FOUND,
-                       "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
-    *out = (struct kube_context){.token.path = need_printf("%s/token", p->service_account),
-                                 .ca.path = need_printf("%s/ca.crt", p->service_account)};
-    if (access(out->token.path, F_OK)) {
-        err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", out->token.path);
-        kube_context_free(out);
+    if (!p->host || !*p->host || !p->port || !*p->port) {
+        err_set(err, ERR_NOT_FOUND,
+                "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
         return -1;
     }
+    *out = (struct kube_context){.token.path = need_printf("%s/token", p->service_account),
+                                 .ca.path = need_printf("%s/ca.crt", p->service_account)};
     v6 = strchr(p->host, ':') != NULL;
     out->server = need_printf("https://%s%s%s:%s", v6 ? "[" : "", p->host, v6 ? "]" : "", p->port);
-    ns_path = need_printf("%s/namespace", p->service_account);
-    ns = read_value(ns_path, &none);
-    out->ns = ns ? need(strdup(ns->bytes)) : NULL;
-    drop(ns);
-    free(ns_path);
-    return 0;
+    if (access(out->token.path, F_OK))
+        err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", out->token.path);
+    else if (!read_namespace(p->service_account, &out->ns, err))
+        return 0;
+    kube_context_free(out);
+    return -1;
 }
 
 /* --kubeconfig > $KUBECONFIG > the pod's service account > ~/.kube/config. Only where nothing is, the next one is asked. */
@@ -458,6 +469,10 @@ static int look(const struct places *p, struct kube_context *out, struct err *er
     }
     if (!from_cluster(p, out, &pod))
         return 0;
+    if (pod.code != ERR_NOT_FOUND) {
+        *err = pod;
+        return -1;
+    }
     /* As client-go: who has set $KUBECONFIG does not mean this file. */
     if (!list.code && p->home && *p->home) {
         char *path = need_printf("%s/.kube/config", p->home);
@@ -490,7 +505,7 @@ static char *proxy_for_curl(const char *url)
 
 static int open_from(struct loop *l, const struct places *p, struct kube_config **out, struct err *err)
 {
-    struct kube_context context;
+    struct kube_context context = {0};
     struct kube_config *c;
 
     if (look(p, &context, err))

@@ -223,6 +223,9 @@ static void a_pod_finds_its_service_account(void **state)
     assert_string_equal(kube_config_namespace(config), "team-a");
     kube_config_free(config);
     config = NULL;
+    put_file("sa/namespace", "../kube-system");
+    assert_int_equal(open_from(&loop, &p, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "sa/namespace: is no name"));
     unlink(in_dir("sa/namespace"));
     open_ok(&p);
     assert_string_equal(kube_config_namespace(config), "default");
