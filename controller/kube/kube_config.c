@@ -118,7 +118,7 @@ static struct value *read_value(const char *path, struct err *err)
 
 static struct value *read_source(const struct kube_source *s, struct err *err)
 {
-    return s->path ? read_value(s->path, err) : value_new(s->data, s->len);
+    return s->data ? value_new(s->data, s->len) : read_value(s->path, err);
 }
 
 static void drop(struct value *v)
@@ -262,18 +262,16 @@ static struct value *value_of_text(const char *text)
 
 static void take(struct kube_config *c, const struct kube_credential *got)
 {
-    uint64_t now = c->loop->now_ms, renew = got->life_ms / 5 * 4;
+    uint64_t now = c->loop->now_ms;
     bool changed;
 
-    if (renew < PACE_MS)
-        renew = PACE_MS;
     put(c, &c->token, value_of_text(got->token));
     changed = put(c, &c->cert, value_of_text(got->cert_pem));
     changed = put(c, &c->key, value_of_text(got->key_pem)) || changed;
     c->generation += changed;
     c->known = true;
-    c->renew_ms = got->ends ? now + renew : 0;
-    c->over_ms = got->ends ? now + (got->life_ms > renew ? got->life_ms : renew) : 0;
+    c->renew_ms = got->ends ? now + got->life_ms / 5 * 4 : 0;
+    c->over_ms = got->ends ? now + got->life_ms : 0;
 }
 
 static void on_plugin_done(void *arg, const struct kube_credential *got, const struct err *failed)

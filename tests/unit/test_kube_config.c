@@ -550,9 +550,9 @@ static void a_plugin_gets_its_environment_and_nothing_of_ours(void **state)
     setenv("FROM_US", "ours", 1);
     setenv("OVER", "ours", 1);
     setenv("KUBERNETES_EXEC_INFO", "stale", 1);
-    write_plugin(
-        "cd \"${0%/*}\"; { echo \"args=$#:$1:$2\"; env; ls -l /proc/self/fd/; grep SigBlk /proc/self/status; "
-        "grep SigIgn /proc/self/status; } >seen; echo hush >&2; echo '{}'; exit 0");
+    write_plugin("cd \"${0%/*}\"; { echo \"args=$#:$1:$2\"; tr '\\0' '\\n' </proc/$$/environ; ls -l "
+                 "/proc/self/fd/; grep SigBlk /proc/self/status; "
+                 "grep SigIgn /proc/self/status; } >seen; echo hush >&2; echo '{}'; exit 0");
     assert_true(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
     assert_true(dup2(STDOUT_FILENO, 77) == 77);
     open_with_plugin(
@@ -568,6 +568,7 @@ static void a_plugin_gets_its_environment_and_nothing_of_ours(void **state)
     assert_non_null(strstr(seen, "\nFROM_US=ours\n"));
     assert_non_null(strstr(seen, "\nOVER=theirs2\n"));
     assert_null(strstr(seen, "OVER=ours"));
+    assert_null(strstr(seen, "OVER=theirs\n"));
     assert_non_null(
         strstr(seen, "\nKUBERNETES_EXEC_INFO={\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":"
                      "\"ExecCredential\",\"spec\":{\"interactive\":false}}\n"));
