@@ -6,6 +6,7 @@
 #include "kube/kube_context.h"
 #include "kube/kube_creds.h"
 #include "kube/kube_exec.h"
+#include "kube/kube_path.h"
 #include "kube/kube_yaml.h"
 
 #include <ctype.h>
@@ -37,6 +38,7 @@ struct value {
 struct kube_config {
     struct loop *loop;
     struct kube_context context;
+    char *proxy_url;                       /* as curl says it, NULL: none */
     struct value *ca, *cert, *key, *token; /* NULL: none */
     uint64_t generation;
     uint64_t token_ms, certs_ms;         /* when the files were read */
@@ -116,7 +118,7 @@ static struct value *read_value(const char *path, struct err *err)
 
 static struct value *read_source(const struct kube_source *s, struct err *err)
 {
-    return s->path ? read_value(s->path, err) : value_new(s->data, s->len);
+    return s->data ? value_new(s->data, s->len) : read_value(s->path, err);
 }
 
 static void drop(struct value *v)
@@ -260,18 +262,16 @@ static struct value *value_of_text(const char *text)
 
 static void take(struct kube_config *c, const struct kube_credential *got)
 {
-    uint64_t now = c->loop->now_ms, renew = got->life_ms / 5 * 4;
+    uint64_t now = c->loop->now_ms;
     bool changed;
 
-    if (renew < PACE_MS)
-        renew = PACE_MS;
     put(c, &c->token, value_of_text(got->token));
     changed = put(c, &c->cert, value_of_text(got->cert_pem));
     changed = put(c, &c->key, value_of_text(got->key_pem)) || changed;
     c->generation += changed;
     c->known = true;
-    c->renew_ms = got->ends ? now + renew : 0;
-    c->over_ms = got->ends ? now + (got->life_ms > renew ? got->life_ms : renew) : 0;
+    c->renew_ms = got->ends ? now + got->life_ms / 5 * 4 : 0;
+    c->over_ms = got->ends ? now + got->life_ms : 0;
 }
 
 static void on_plugin_done(void *arg, const struct kube_credential *got, const struct err *failed)
@@ -327,7 +327,7 @@ bool kube_config_auth(struct kube_config *c, struct kube_auth *out)
     *out = (struct kube_auth){
         .server = x->server,
         .tls_server_name = x->tls_server_name,
-        .proxy_url = x->proxy_url,
+        .proxy_url = c->proxy_url,
         .insecure_skip_verify = x->insecure,
         .ca_pem = c->ca ? c->ca->bytes : NULL,
         .ca_len = c->ca ? c->ca->len : 0,
@@ -413,34 +413,41 @@ static int from_list(const char *list, struct kube_context *out, struct err *err
     return failed;
 }
 
+/* Not said is fine; said wrongly is not. */
+static int read_namespace(const char *folder, char **out, struct err *err)
+{
+    char *path = need_printf("%s/namespace", folder);
+    struct err none;
+    struct value *v = read_value(path, &none);
+    int failed = v && !kube_path_label_ok(v->bytes)
+                     ? err_set(err, ERR_INVALID, "%s: is no name of a namespace", path)
+                     : 0;
+
+    *out = v && !failed ? need(strdup(v->bytes)) : NULL;
+    drop(v);
+    free(path);
+    return failed;
+}
+
 static int from_cluster(const struct places *p, struct kube_context *out, struct err *err)
 {
-    struct kube_context c = {.token.path = need_printf("%s/token", p->service_account),
-                             .ca.path = need_printf("%s/ca.crt", p->service_account)};
-    char *ns_path = need_printf("%s/namespace", p->service_account);
-    struct value *ns;
-    struct err none;
-    int failed = 0;
+    bool v6;
 
-    if (!p->host || !*p->host || !p->port || !*p->port)
-        failed =
-            err_set(err, ERR_NOT_FOUND,
-                    "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
-    else if (access(c.token.path, F_OK))
-        failed = err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", c.token.path);
-    if (failed) {
-        kube_context_free(&c);
-    } else {
-        bool v6 = strchr(p->host, ':') != NULL;
-
-        c.server = need_printf("https://%s%s%s:%s", v6 ? "[" : "", p->host, v6 ? "]" : "", p->port);
-        ns = read_value(ns_path, &none);
-        c.ns = ns ? need(strdup(ns->bytes)) : NULL;
-        drop(ns);
-        *out = c;
+    if (!p->host || !*p->host || !p->port || !*p->port) {
+        err_set(err, ERR_NOT_FOUND,
+                "not in a cluster (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)");
+        return -1;
     }
-    free(ns_path);
-    return failed;
+    *out = (struct kube_context){.token.path = need_printf("%s/token", p->service_account),
+                                 .ca.path = need_printf("%s/ca.crt", p->service_account)};
+    v6 = strchr(p->host, ':') != NULL;
+    out->server = need_printf("https://%s%s%s:%s", v6 ? "[" : "", p->host, v6 ? "]" : "", p->port);
+    if (access(out->token.path, F_OK))
+        err_set(err, ERR_NOT_FOUND, "in a cluster, without a service account (no %s)", out->token.path);
+    else if (!read_namespace(p->service_account, &out->ns, err))
+        return 0;
+    kube_context_free(out);
+    return -1;
 }
 
 /* --kubeconfig > $KUBECONFIG > the pod's service account > ~/.kube/config. Only where nothing is, the next one is asked. */
@@ -460,6 +467,10 @@ static int look(const struct places *p, struct kube_context *out, struct err *er
     }
     if (!from_cluster(p, out, &pod))
         return 0;
+    if (pod.code != ERR_NOT_FOUND) {
+        *err = pod;
+        return -1;
+    }
     /* As client-go: who has set $KUBECONFIG does not mean this file. */
     if (!list.code && p->home && *p->home) {
         char *path = need_printf("%s/.kube/config", p->home);
@@ -480,9 +491,19 @@ static int look(const struct places *p, struct kube_context *out, struct err *er
                    home.code ? home.msg : (list.code ? "not looked at" : "there is no $HOME"));
 }
 
+/* Go leaves the names to a SOCKS proxy; curl calls that socks5h. */
+static char *proxy_for_curl(const char *url)
+{
+    static const char socks[] = "socks5://";
+
+    if (!url || strncmp(url, socks, sizeof socks - 1) != 0)
+        return url ? need(strdup(url)) : NULL;
+    return need_printf("socks5h://%s", url + sizeof socks - 1);
+}
+
 static int open_from(struct loop *l, const struct places *p, struct kube_config **out, struct err *err)
 {
-    struct kube_context context;
+    struct kube_context context = {0};
     struct kube_config *c;
 
     if (look(p, &context, err))
@@ -490,6 +511,7 @@ static int open_from(struct loop *l, const struct places *p, struct kube_config 
     c = need(calloc(1, sizeof *c));
     c->loop = l;
     c->context = context;
+    c->proxy_url = proxy_for_curl(context.proxy_url);
     c->token_ms = c->certs_ms = l->now_ms;
     if (c->context.plugin.command)
         c->exec = kube_exec_new(l, &c->context.plugin, on_plugin_done, c);
@@ -525,6 +547,7 @@ static void release_config(struct loop_dead *d)
     drop(c->cert);
     drop(c->key);
     drop(c->token);
+    kube_creds_free(c->proxy_url, c->proxy_url ? strlen(c->proxy_url) : 0);
     kube_context_free(&c->context);
     free(c);
 }

@@ -30,7 +30,8 @@ struct kube_config;
 struct kube_auth {
     const char *server;          /* "https://host:port[/prefix]", no slash at the end */
     const char *tls_server_name; /* NULL: the host of `server` */
-    const char *proxy_url; /* http, https or socks5; NULL: HTTPS_PROXY and NO_PROXY of the environment */
+    const char *
+        proxy_url; /* http, https or socks5h, as curl takes it; NULL: HTTPS_PROXY and NO_PROXY of the environment */
     bool insecure_skip_verify;
     const char *ca_pem; /* NULL: the system's roots (only where a kubeconfig names no CA) */
     size_t ca_len;

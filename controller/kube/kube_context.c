@@ -2,6 +2,7 @@
 
 #include "base/need.h"
 #include "kube/kube_creds.h"
+#include "kube/kube_path.h"
 #include "kube/kube_yaml.h"
 
 #include <stdlib.h>
@@ -472,6 +473,8 @@ static int current(const struct kube_contexts *all, struct kube_context *c, stru
     if (text(&at, context, "cluster", &cluster_name, err) || text(&at, context, "user", &user_name, err) ||
         copied(&at, context, "namespace", &c->ns, err))
         return -1;
+    if (c->ns && !kube_path_label_ok(c->ns))
+        return bad(&at, "namespace", err, "is no name of a namespace");
     in_cluster = cluster_name ? entry(all->clusters, cluster_name, &cluster_at) : NULL;
     in_user = user_name ? entry(all->users, user_name, &user_at) : NULL;
     if (!in_cluster)

@@ -222,30 +222,29 @@ static json_t *node(struct reader *r)
     }
 }
 
+static bool next_is(struct reader *r, yaml_event_type_t type)
+{
+    return !next(r) && r->event.type == type;
+}
+
 /* STREAM-START [DOCUMENT-START node DOCUMENT-END] STREAM-END */
 static json_t *document(struct reader *r)
 {
     json_t *v;
 
-    if (next(r) || next(r))
+    if (!next_is(r, YAML_STREAM_START_EVENT) || next(r))
         return NULL;
     if (r->event.type == YAML_STREAM_END_EVENT)
         return json_null();
     if (next(r))
         return NULL;
     v = node(r);
-    if (!v)
-        return NULL;
-    if (next(r) || next(r)) {
-        json_decref(v);
-        return NULL;
-    }
-    if (r->event.type != YAML_STREAM_END_EVENT) {
+    if (!v || (next_is(r, YAML_DOCUMENT_END_EVENT) && next_is(r, YAML_STREAM_END_EVENT)))
+        return v;
+    if (r->has_event) /* else it was broken, and err says so */
         refuse(r, ERR_SYNTAX, r->event.start_mark, "a second document; one file holds one");
-        json_decref(v);
-        return NULL;
-    }
-    return v;
+    json_decref(v);
+    return NULL;
 }
 
 json_t *kube_yaml_load(const char *name, const uint8_t *bytes, size_t len, struct err *err)

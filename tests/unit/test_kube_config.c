@@ -223,6 +223,9 @@ static void a_pod_finds_its_service_account(void **state)
     assert_string_equal(kube_config_namespace(config), "team-a");
     kube_config_free(config);
     config = NULL;
+    put_file("sa/namespace", "../kube-system");
+    assert_int_equal(open_from(&loop, &p, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "sa/namespace: is no name"));
     unlink(in_dir("sa/namespace"));
     open_ok(&p);
     assert_string_equal(kube_config_namespace(config), "default");
@@ -252,6 +255,28 @@ static void a_pod_without_a_good_token_or_ca_does_not_start(void **state)
     assert_int_equal(open_from(&loop, &p, &config, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
     made_pair_free(&ca);
+}
+
+static void proxies_are_said_as_curl_says_them(void **state)
+{
+    static const char *const cases[][2] = {{"http://u:p@proxy:3128", "http://u:p@proxy:3128"},
+                                           {"https://proxy", "https://proxy"},
+                                           {"socks5://proxy:1080", "socks5h://proxy:1080"}};
+    struct places p = {0};
+
+    (void)state;
+    p.flag = in_dir("k");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char cluster[128];
+
+        snprintf(cluster, sizeof cluster, ", proxy-url: '%s'", cases[i][0]);
+        write_kubeconfig("k", "h", cluster, "token: t");
+        open_ok(&p);
+        asks();
+        assert_string_equal(auth.proxy_url, cases[i][1]);
+        kube_config_free(config);
+        config = NULL;
+    }
 }
 
 /* ---- files that change ---- */
@@ -525,9 +550,9 @@ static void a_plugin_gets_its_environment_and_nothing_of_ours(void **state)
     setenv("FROM_US", "ours", 1);
     setenv("OVER", "ours", 1);
     setenv("KUBERNETES_EXEC_INFO", "stale", 1);
-    write_plugin(
-        "cd \"${0%/*}\"; { echo \"args=$#:$1:$2\"; env; ls -l /proc/self/fd/; grep SigBlk /proc/self/status; "
-        "grep SigIgn /proc/self/status; } >seen; echo hush >&2; echo '{}'; exit 0");
+    write_plugin("cd \"${0%/*}\"; { echo \"args=$#:$1:$2\"; tr '\\0' '\\n' </proc/$$/environ; ls -l "
+                 "/proc/self/fd/; grep SigBlk /proc/self/status; "
+                 "grep SigIgn /proc/self/status; } >seen; echo hush >&2; echo '{}'; exit 0");
     assert_true(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
     assert_true(dup2(STDOUT_FILENO, 77) == 77);
     open_with_plugin(
@@ -543,6 +568,7 @@ static void a_plugin_gets_its_environment_and_nothing_of_ours(void **state)
     assert_non_null(strstr(seen, "\nFROM_US=ours\n"));
     assert_non_null(strstr(seen, "\nOVER=theirs2\n"));
     assert_null(strstr(seen, "OVER=ours"));
+    assert_null(strstr(seen, "OVER=theirs\n"));
     assert_non_null(
         strstr(seen, "\nKUBERNETES_EXEC_INFO={\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":"
                      "\"ExecCredential\",\"spec\":{\"interactive\":false}}\n"));
@@ -881,6 +907,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_pod_finds_its_service_account, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pod_without_a_good_token_or_ca_does_not_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(proxies_are_said_as_curl_says_them, setup, teardown),
         cmocka_unit_test_setup_teardown(a_token_is_read_again_each_minute_and_kept_when_it_cannot_be, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_refused_token_is_read_again_at_once, setup, teardown),

@@ -364,6 +364,8 @@ static void says_what_is_wrong_with_the_file_as_a_whole(void **state)
         {"current-context: a", "there is no context a"},
         {"current-context: [a]", "current-context: must be a text"},
         {"current-context: a\ncontexts: [{name: a}]", "contexts[a].context.cluster: names no cluster"},
+        {"current-context: a\ncontexts: [{name: a, context: {namespace: ../b}}]",
+         "contexts[a].context.namespace: is no"},
         {"current-context: a\ncontexts: [{name: a, context: {cluster: b}}]\nclusters: [{name: b}]",
          "contexts[a].context.user: names no user"},
     };
