@@ -68,8 +68,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     kube_watch_init(&w);
     for (size_t at = 0; at < size && !rc && (!pieces.stop_after || pieces.events < pieces.stop_after);) {
-        size_t piece = 1 + (seed = seed * 1103515245 + 12345) / 65536 % (seed & 0x8000 ? 3 : 100);
+        size_t piece = 1 + (seed >> 16) % (seed & 0x8000 ? 3 : 100);
 
+        seed = seed * 1103515245 + 12345;
         if (piece > size - at)
             piece = size - at;
         rc = feed(&w, &pieces, data + at, piece, &code);
