@@ -1,7 +1,9 @@
 /* kube_reflect.h - all objects of one kind, kept up to date: LIST, then WATCH, and every way in which that goes wrong
  * Shape:   pages of a LIST -> sink.begin, put..., end; then events -> put, drop. A list that fails half way is begun again:
  *          `begin` says so, and only `end` allows to drop what no `put` has named since the last `begin`
- *            DISCOVER -> LIST -> WATCH -> (clean end, reset, 429: WATCH from the last version | 410: LIST | else: backoff, LIST)
+ *            DISCOVER -> LIST -> WATCH -> (clean end, stall: WATCH from the last version at once | cut, 429, 5xx: backoff, WATCH |
+ *            410: LIST | 404: DISCOVER | else: backoff, LIST). A kind that has gone for certain (discovery lists it no more) has
+ *            `begin` and `end` and nothing between
  * Units:   *_ms milliseconds
  * Owner:   kube_reflect_new ... kube_reflect_free; objects are borrowed during the call; the sink and its arg are the caller's
  * Errors:  none: a state, with why for people
@@ -57,6 +59,7 @@ const char *kube_reflect_trouble(const struct kube_reflect *r);
 struct kube_reflect_counts {
     uint64_t lists, watches, relists; /* relists: lists after the first complete one */
     uint64_t restarts[5];             /* watches that ended, by kube_reflect_cause */
+    uint64_t unknown;                 /* events of a type that is none of ours, or without a name: skipped */
     uint64_t last_ms;                 /* when the server was heard last: list, event or bookmark; 0: never */
 };
 enum kube_reflect_cause {

@@ -2,7 +2,7 @@
  * Shape:   chunks of any size -> lines -> {type, object}; half a line waits for the rest
  * Units:   bytes
  * Owner:   kube_watch_init ... kube_watch_done; an event's object is borrowed during the call
- * Errors:  LIMIT (a line over KUBE_WATCH_LINE), SYNTAX (no JSON, or no object in it); events before it were given
+ * Errors:  LIMIT (a line over KUBE_WATCH_LINE), SYNTAX (no JSON, or no object in it); events before it were given. An empty line is skipped
  * Limits:  KUBE_WATCH_LINE a line; a byte is scanned once
  * Threads: one at a time; pure
  * Source:  k8s.md W3-W7; kubernetes api-concepts "efficient detection of changes" */
@@ -19,8 +19,7 @@
 enum kube_event_type { KUBE_ADDED = 0, KUBE_MODIFIED, KUBE_DELETED, KUBE_BOOKMARK, KUBE_ERROR, KUBE_UNKNOWN };
 
 struct kube_watch {
-    struct buf line;
-    size_t scanned; /* bytes of `line` known to hold no newline */
+    struct buf line; /* begun and not ended: holds no newline, so nothing is scanned twice */
 };
 
 void kube_watch_init(struct kube_watch *w);
