@@ -3,7 +3,6 @@
 
 #include "kube/kube_reflect.h"
 #include "ports.h"
-#include "test_kube_meanwhile.h"
 
 static struct ports *ports;
 static bool leads_now;
