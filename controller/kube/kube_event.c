@@ -456,12 +456,14 @@ struct kube_events *kube_events_new(struct kube_http *h, struct loop *l, const c
 
 void kube_events_free(struct kube_events *e)
 {
-    struct record *r;
+    struct record *r, *next;
 
     if (!e)
         return;
-    while ((r = TAILQ_FIRST(&e->known)))
+    for (r = TAILQ_FIRST(&e->known); r; r = next) {
+        next = TAILQ_NEXT(r, known);
         record_free(r);
+    }
     free(e->component);
     free(e->instance);
     free(e);

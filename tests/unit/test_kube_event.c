@@ -2,7 +2,6 @@
 #include "test_kube_stub.h"
 
 #include "kube/kube_event.h"
-#include "test_kube_meanwhile.h"
 
 static struct kube_events *events;
 

@@ -2,7 +2,6 @@
 #include "test_kube_stub.h"
 
 #include "kube/kube_lease.h"
-#include "test_kube_meanwhile.h"
 
 #define US   "tidegate-0_1"
 #define THEM "tidegate-1_2"

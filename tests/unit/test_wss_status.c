@@ -2,7 +2,6 @@
 #include "test_kube_stub.h"
 
 #include "status.h"
-#include "test_kube_meanwhile.h"
 
 static bool leads_now;
 static struct status_writer *writer;
