@@ -44,8 +44,8 @@ def release_rules(lease, service):
     leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
     return [
         {**leases, "verbs": ["create"]},
-        {**leases, "resourceNames": [lease], "verbs": ["get", "update", "patch"]},
-        {"apiGroups": [""], "resources": ["services"], "resourceNames": [service], "verbs": ["get", "watch", "patch"]},
+        {**leases, "resourceNames": [lease], "verbs": ["get", "update"]},
+        {"apiGroups": [""], "resources": ["services"], "resourceNames": [service], "verbs": [*READ, "patch"]},
     ]
 
 
@@ -123,6 +123,16 @@ class Gateway:
         self.start_proxy()
         self.wait_ready()
         return self
+
+    @contextlib.contextmanager
+    def outage(self):
+        """The API server is away. One that has just come back refuses everybody for a moment: it has not read its roles yet."""
+        self.forbidden_is_fine = True
+        self.api.stop()
+        try:
+            yield
+        finally:
+            self.api.start()
 
     # its two processes
 

@@ -75,7 +75,7 @@ def test_a_stopped_leader_is_replaced_and_nothing_flaps(pair, namespace):
                     leader.controller.process.send_signal(signal.SIGCONT)
                 settled = len(watch.seen)
                 leader.wait_programmed("both")
-                wait_until("the old leader serves the edit", lambda: f"port: {moved}" in leader.servers(), 15)
+                wait_until("the old leader serves the edit", lambda: str(moved) in leader.servers(), 15)
                 renewals = lease_renewals(first, 4)
                 assert holder(first) == other.name, f"the old leader took it back: {renewals}"
                 assert len(watch.seen) == settled, f"the old leader wrote a status: {watch.seen[settled:]}"

@@ -13,20 +13,17 @@ OUTAGE_SECONDS = 65
 RETURN_SECONDS = 45  # backoff of watches is at most 30 s
 
 
-def test_an_api_server_away_for_a_minute_closes_nothing(gateway, namespace, api, figure):
+def test_an_api_server_away_for_a_minute_closes_nothing(gateway, namespace, figure):
     port, new = free_port(), free_port()
     with Still(gateway, count=1000, period_ms=1000) as still, RawBackend(echo_as("one")) as one, RawBackend(echo_as("two")) as two:
         gateway.apply(server("edited", namespace, port, one.port))
         gateway.wait_condition("edited")
         begin = still.crowd.fresh()["at_ms"]
-        api.stop()
-        try:
+        with gateway.outage():
             still.crowd.wait("a minute", lambda r: r["at_ms"] > begin + OUTAGE_SECONDS * 1000, OUTAGE_SECONDS + 20)
             still.crowd.check()
             assert gateway.is_ready(), "it was synced, and what it serves is as good as before"
             assert echoes(port).get("X-Backend") == "one"
-        finally:
-            api.start()
         back = still.crowd.fresh()["at_ms"]
         gateway.apply(server("edited", namespace, port, two.port), server("new", namespace, new, two.port))
         gateway.wait_condition("edited", timeout=RETURN_SECONDS)
@@ -50,22 +47,19 @@ def test_what_changed_before_the_controller_was_back_arrives(gateway, namespace)
         wait_until("the deleted one closed", lambda: not is_open(gone), 10)
 
 
-def test_a_controller_that_finds_no_api_server_leaves_what_is_served(gateway, namespace, api):
+def test_a_controller_that_finds_no_api_server_leaves_what_is_served(gateway, namespace):
     port = free_port()
     with Still(gateway), RawBackend(echo) as backend:
         gateway.apply(server("kept", namespace, port, backend.port))
         gateway.wait_condition("kept")
         before = gateway.servers()
         gateway.controller.stop()
-        api.stop()
-        try:
+        with gateway.outage():
             controller = gateway.start_controller(wait=False)
             wait_until("it is alive", lambda: is_answered(controller, "/healthz"), 10)
             assert not gateway.is_ready(), "nothing was listed yet"
             assert gateway.servers() == before
             echoes(port)
-        finally:
-            api.start()
         gateway.wait_ready(RETURN_SECONDS)
         assert gateway.servers() == before
         echoes(port)
