@@ -292,13 +292,13 @@ class ApiServer:
         return answer.status, json.loads(text) if is_json else text
 
     def stream(self, path):
-        """The lines of a watch, to be closed."""
+        """(its lines as they come, a call that ends it) of a watch."""
         conn = self._connection(None)
         conn.request("GET", path)
         answer = conn.getresponse()
         if answer.status != 200:
             raise Failed(f"GET {path}: {answer.status} {answer.read()}")
-        return answer
+        return answer, lambda: conn.sock.shutdown(socket.SHUT_RDWR)
 
     def _connection(self, timeout):
         if self._tls is None:
