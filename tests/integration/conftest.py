@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 
 import pytest
 
 from support.certs import Certs
+from support.dns import Dns
+from support.need import cannot_run
 from support.proxy import BINARY, Proxy, free_port, is_sanitized, serving_flags
 
 
@@ -93,3 +96,32 @@ def run_dir(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     return path
+
+
+OWN_NAMES = 'mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
+
+
+@pytest.fixture
+def dns():
+    try:
+        server = Dns()
+    except PermissionError:
+        cannot_run("binding port 53 on loopback needs root")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def start_with_dns(start_proxy, dns, tmp_path):
+    """start(spec_text, ...) -> as start_proxy; the proxy runs in a mount namespace and resolves by `dns`."""
+    namespace = ["unshare", "--mount", "--propagation", "private"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, timeout=10).returncode:
+        cannot_run("a mount namespace needs root and unshare")
+    resolv, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
+    resolv.write_text(f"nameserver {dns.host}\nsearch tidegate.test\n")
+    hosts.write_text("127.0.0.1 localhost\n")
+
+    def start(spec_text, **kw):
+        return start_proxy(spec_text, **kw, wrap=[*namespace, "sh", "-c", OWN_NAMES, "sh", str(resolv), str(hosts)])
+
+    return start

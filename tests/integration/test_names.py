@@ -3,8 +3,6 @@
 The proxy asks the test's own DNS server: it runs in a mount namespace in which /etc/resolv.conf and /etc/hosts are
 the test's."""
 
-import shutil
-import subprocess
 import threading
 import time
 
@@ -13,41 +11,11 @@ import pytest
 from support.backend import RawBackend, serve
 from support.blackhole import BlackHole
 from support.client import RawClient
-from support.dns import Dns
 from support.http1 import upgrade_request
 from support.need import cannot_run
 from support.proxy import free_port
 from support.spec import ws_spec
 from support.wait import wait_until
-
-SCRIPT = 'mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
-
-
-@pytest.fixture
-def dns():
-    try:
-        server = Dns()
-    except PermissionError:
-        cannot_run("binding port 53 on loopback needs root")
-    with server:
-        yield server
-
-
-@pytest.fixture
-def start_with_dns(start_proxy, dns, tmp_path):
-    """start(spec_text) -> a proxy that resolves by `dns`."""
-    namespace = ["unshare", "--mount", "--propagation", "private"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, timeout=10).returncode:
-        cannot_run("a mount namespace needs root and unshare")
-    resolv, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
-    resolv.write_text(f"nameserver {dns.host}\nsearch tidegate.test\n")
-    hosts.write_text("127.0.0.1 localhost\n")
-
-    def start(spec_text):
-        return start_proxy(spec_text, wrap=[*namespace, "sh", "-c", SCRIPT, "sh", str(resolv), str(hosts)])
-
-    return start
-
 
 def ask(port, timeout=10.0):
     """The status that a client gets, and how long it took."""

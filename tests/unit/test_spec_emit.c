@@ -112,6 +112,27 @@ static void draw_url(struct spec_url *url)
     assert_int_equal(spec_value_url(text, strlen(text), url, &err), 0);
 }
 
+static void draw_backends(struct spec_server *s)
+{
+    static const char *const hosts[] = {"chat.default.svc", "null:1", "[::1]:80", "[::1]", "0x.a"};
+
+    s->backends_given = draw(4);
+    s->backend_count = s->backends_given ? draw(6) : 0;
+    s->backends = calloc(s->backend_count + 1, sizeof *s->backends);
+    assert_non_null(s->backends);
+    for (size_t i = 0; i < s->backend_count; i++) {
+        struct spec_backend *b = &s->backends[i];
+        char text[64];
+        struct err err;
+        int n = snprintf(text, sizeof text, draw(2) ? "ws://b%zu:1?'\"" : "wss://[::%zu]", i);
+
+        assert_int_equal(spec_value_url(text, (size_t)n, &b->url, &err), 0);
+        b->weight = draw(2) ? 1 : (uint32_t)draw(SPEC_MAX_WEIGHT + 1);
+        if (draw(2))
+            b->host = strdup(hosts[draw(COUNT(hosts))]);
+    }
+}
+
 static void draw_strings(struct spec_strings *s, bool origins)
 {
     s->count = draw(5);
@@ -192,8 +213,10 @@ static void draw_server(struct spec_server *s)
     *s = (struct spec_server){.https = draw(2), .port = (uint16_t)draw(65536)};
     if (draw(9))
         s->name = strdup(names[draw(COUNT(names))]);
-    if (draw(9))
+    if (draw(3))
         draw_url(&s->backend);
+    else
+        draw_backends(s);
     draw_tls(s);
     draw_strings(&s->allowed_origins, true);
     draw_headers(s);
@@ -305,6 +328,16 @@ static void a_difference_in_any_field_is_a_difference(void **state)
         "backend: ws://b:80",
         "backend: wss://b",
         "backend: ws://B",
+        "backends: []",
+        "backends: [{url: ws://b}]",
+        "backends: [{url: ws://b:80}]",
+        "backends: [{url: wss://b}]",
+        "backends: [{url: ws://b, weight: 0}]",
+        "backends: [{url: ws://b, weight: 2}]",
+        "backends: [{url: ws://b, host: b}]",
+        "backends: [{url: ws://b, host: \"b:80\"}]",
+        "backends: [{url: ws://b}, {url: ws://c}]",
+        "backends: [{url: ws://c}, {url: ws://b}]",
         "certBase64: YQ==",
         "certBase64: YWE=",
         "keyBase64: YQ==",
@@ -386,6 +419,9 @@ static void leaves_defaults_out_and_keeps_one_form(void **state)
                     " headers: {set: {X-A: \"\xc3\xa9\\\"\"}}, trustedProxies: [10.0.0.0/8, 'FD00::/8'],\n"
                     " ping: {interval: 0, timeout: 10s}, limits: {clientMaxMessageBytes: 0}, backendTLS: "
                     "{insecureSkipVerify: false}}\n"
+                    "---\n{kind: WebSocketServer, backends: []}\n"
+                    "---\n{kind: WebSocketServer, backends: [{weight: 1, url: 'ws://A.b'},\n"
+                    " {host: 'Chat:80', url: 'wss://[FD00::1]:8443', weight: 3}]}\n"
                     "---\n{kind: WebSocketServer, timeouts: {drain: 0s, maxAge: 1h}, ping: {interval: 20s},\n"
                     " limits: {handshakesPerSecond: 50, maxConnectionsPerIP: 20, maxConnections: 1000}}\n"
                     "---\nkind: WebSocketServer\n");
@@ -405,6 +441,16 @@ static void leaves_defaults_out_and_keeps_one_form(void **state)
                                    "timeouts:\n"
                                    "  handshake: \"30s\"\n"
                                    "  idle: \"1m30s\"\n"
+                                   "---\n"
+                                   "kind: \"WebSocketServer\"\n"
+                                   "backends: []\n"
+                                   "---\n"
+                                   "kind: \"WebSocketServer\"\n"
+                                   "backends:\n"
+                                   "  - url: \"ws://A.b\"\n"
+                                   "  - url: \"wss://[FD00::1]:8443\"\n"
+                                   "    weight: 3\n"
+                                   "    host: \"chat:80\"\n"
                                    "---\n"
                                    "kind: \"WebSocketServer\"\n"
                                    "timeouts:\n"

@@ -12,8 +12,9 @@ def ws_spec(port, backend_port=None, *, name="test", https=False, backend=None, 
         f"name: {json.dumps(name)}",
         f"https: {json.dumps(https)}",
         f"port: {port}",
-        f"backend: {json.dumps(backend or f'ws://127.0.0.1:{backend_port}')}",
     ]
+    if "backends" not in extra:
+        lines.append(f"backend: {json.dumps(backend or f'ws://127.0.0.1:{backend_port}')}")
     lines += [f"{key}: {json.dumps(value)}" for key, value in extra.items()]
     return "\n".join(lines) + "\n"
 
