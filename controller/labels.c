@@ -39,7 +39,7 @@ int labels_read(const char *path, struct wss_label **out, size_t *count, struct 
 {
     struct buf bytes;
     cleanup_free char *text = NULL;
-    char *save = NULL;
+    char *rest, *line;
     struct wss_label *labels;
     size_t n = 0;
 
@@ -51,7 +51,10 @@ int labels_read(const char *path, struct wss_label **out, size_t *count, struct 
     text = need(strndup(bytes.len ? (const char *)bytes.data : "", bytes.len));
     buf_free(&bytes);
     labels = need(calloc(WSS_MAX_LABELS, sizeof *labels));
-    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    rest = text;
+    while ((line = strsep(&rest, "\n"))) {
+        if (!*line)
+            continue;
         if (n < WSS_MAX_LABELS && !parse_line(line, &labels[n])) {
             n++;
             continue;

@@ -11,8 +11,8 @@
 #define PROXY_RUN_RELOAD_H
 
 #include "admin/status.h"
-#include "run/plan.h"
 #include "base/watch.h"
+#include "run/plan.h"
 
 #define RELOAD_LOG_LINES 50
 
