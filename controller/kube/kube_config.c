@@ -48,6 +48,7 @@ struct kube_config {
     bool known;                          /* the plugin has given something */
     bool rejected;              /* and the server does not want it: requests wait for the run that goes on */
     bool waiting;               /* `ready` is to be called */
+    struct loop_timer again;    /* nothing is known and the last run failed */
     uint64_t run_ms;            /* when the last run ended, 0: none */
     uint64_t renew_ms, over_ms; /* 0: never */
     void (*ready)(void *arg);
@@ -284,11 +285,20 @@ static void on_plugin_done(void *arg, const struct kube_credential *got, const s
         log_msg(LOG_WARN, "credentials", "%s", failed->msg);
     c->run_ms = c->loop->now_ms;
     c->rejected = false;
-    if (c->waiting) {
+    if (!c->known) {
+        loop_timer_set(c->loop, &c->again, c->run_ms + PACE_MS);
+    } else if (c->waiting) {
         c->waiting = false;
         if (c->ready)
             c->ready(c->ready_arg);
     }
+}
+
+static void on_again(struct loop_timer *t)
+{
+    struct kube_config *c = (struct kube_config *)((char *)t - offsetof(struct kube_config, again));
+
+    run_plugin(c);
 }
 
 static bool plugin_is_due(const struct kube_config *c)
@@ -300,13 +310,13 @@ static bool plugin_is_due(const struct kube_config *c)
     return !c->known || (c->renew_ms && now >= c->renew_ms);
 }
 
-/* True: requests wait for it. */
+/* True: requests wait for it. As nobody they are not sent: 403 would look like a right that is missing. */
 static bool plugin_holds_up(struct kube_config *c)
 {
     if (plugin_is_due(c))
         run_plugin(c);
-    return kube_exec_running(c->exec) &&
-           (!c->known || c->rejected || (c->over_ms && c->loop->now_ms >= c->over_ms));
+    return !c->known ||
+           (kube_exec_running(c->exec) && (c->rejected || (c->over_ms && c->loop->now_ms >= c->over_ms)));
 }
 
 /* ---- what others ask ---- */
@@ -512,6 +522,7 @@ static int open_from(struct loop *l, const struct places *p, struct kube_config 
     c->loop = l;
     c->context = context;
     c->proxy_url = proxy_for_curl(context.proxy_url);
+    c->again.fire = on_again;
     c->token_ms = c->certs_ms = l->now_ms;
     if (c->context.plugin.command)
         c->exec = kube_exec_new(l, &c->context.plugin, on_plugin_done, c);
@@ -558,6 +569,7 @@ void kube_config_free(struct kube_config *c)
         return;
     kube_exec_free(c->exec);
     c->exec = NULL;
+    loop_timer_clear(&c->again);
     c->dead.release = release_config;
     loop_free_later(c->loop, &c->dead);
 }

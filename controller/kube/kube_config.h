@@ -46,9 +46,9 @@ struct kube_auth {
 __attribute__((warn_unused_result)) int kube_config_new(struct loop *l, const char *path,
                                                         struct kube_config **out, struct err *err);
 void kube_config_free(struct kube_config *c);
-/* Reads what is due. False: an exec plugin is running and nothing else is to be used, so requests wait (`out` is left alone); `ready`
- * of kube_config_on_ready is called once that changes. A plugin that failed leaves what it gave before, or nothing: the server
- * will say 401. */
+/* Reads what is due. False: an exec plugin is running, or has failed and given nothing yet (it is tried again each 10 s), so requests
+ * wait (`out` is left alone); `ready` of kube_config_on_ready is called once that changes. A plugin that fails later leaves what it
+ * gave before: the server will say 401. */
 bool kube_config_auth(struct kube_config *c, struct kube_auth *out);
 void kube_config_on_ready(struct kube_config *c, void (*ready)(void *arg), void *arg);
 /* The server said 401, or its certificate did not verify: read token, CA and certificate files (or run the plugin) again now. True when one more
