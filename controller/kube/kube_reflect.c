@@ -391,7 +391,7 @@ static void watch_refused(struct kube_reflect *r, const struct kube_reply *reply
 static void watch_cut(struct kube_reflect *r, const struct kube_reply *reply)
 {
     count_end(r, KUBE_CAUSE_CUT);
-    if (reply->status != 200)
+    if (reply->status != 200 && !reply->streamed)
         kube_reflect_say(r, "watch", *reply->why ? reply->why : "no answer");
     kube_reflect_later(r, KUBE_STEP_WATCH, 0);
 }

@@ -201,6 +201,15 @@ static void a_path_that_comes_and_goes_is_no_hot_loop(void **state)
     asked_much_later(THINGS "?resourceVersion=12");
     sunk("[ +a ] ");
     end_test();
+    /* An event is enough to call it well, an end that is clean is not needed. */
+    begin_watched();
+    stream(BOOKMARK("11"));
+    answer_end(KUBE_CUT, 200, 0, "reset");
+    asked_after_failure(0, WATCH("11"));
+    answer_404();
+    stub_answer(200, WITH_THINGS);
+    asked(THINGS "?resourceVersion=11");
+    end_test();
 }
 
 static void looks_for_the_version_again_when_the_kind_vanishes(void **state)

@@ -147,6 +147,8 @@ static void lists_not_older_than_what_it_saw_and_without_a_version_when_that_fai
         asked(WATCH("2"));
         sunk("+c [ +c ] ");
         assert_int_equal(kube_reflect_counts(r)->relists, 2);
+        stream(BOOKMARK("3") ERROR("\"code\":410"));
+        asked(THINGS "?resourceVersion=3");
         end_test();
     }
 }
@@ -164,6 +166,24 @@ static void a_relist_that_fails_otherwise_is_asked_again_with_its_version(void *
     answer_page("12", NULL, "a");
     asked(WATCH("12"));
     end_test();
+}
+
+static void a_version_that_the_server_does_not_take_is_dropped(void **state)
+{
+    static const struct {
+        enum kube_end end;
+        int status;
+    } answers[] = {{KUBE_ANSWERED, 400}, {KUBE_TIMED_OUT, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        begin_watched();
+        stream(ERROR("\"code\":410"));
+        answer_end(answers[i].end, answers[i].status, 0, "no");
+        asked_after_failure(0, THINGS "?limit=500");
+        sunk("");
+        end_test();
+    }
 }
 
 static void a_version_that_stays_expired_is_no_hot_loop(void **state)
@@ -272,6 +292,7 @@ int main(void)
         cmocka_unit_test(an_item_without_a_name_costs_only_itself),
         cmocka_unit_test(lists_not_older_than_what_it_saw_and_without_a_version_when_that_fails),
         cmocka_unit_test(a_relist_that_fails_otherwise_is_asked_again_with_its_version),
+        cmocka_unit_test(a_version_that_the_server_does_not_take_is_dropped),
         cmocka_unit_test(a_version_that_stays_expired_is_no_hot_loop),
         cmocka_unit_test(asks_for_less_when_a_page_is_too_large),
         cmocka_unit_test(says_forbidden_and_asks_on_slowly),

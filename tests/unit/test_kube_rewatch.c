@@ -117,6 +117,20 @@ static void goes_on_after_a_cut_without_a_list(void **state)
     end_test();
 }
 
+static void a_watch_that_was_open_and_is_closed_on_our_side_is_no_trouble(void **state)
+{
+    const struct kube_reply closed = {
+        .end = KUBE_CUT, .streamed = true, .why = "the certificate has changed"};
+
+    (void)state;
+    begin_watched();
+    stream(BOOKMARK("11"));
+    stub_reply(stub_open(0), &closed);
+    assert_string_equal(kube_reflect_trouble(r), "");
+    asked_after_failure(0, WATCH("11"));
+    end_test();
+}
+
 static void forgets_its_failures_after_two_good_minutes(void **state)
 {
     (void)state;
@@ -245,6 +259,7 @@ int main(void)
         cmocka_unit_test(watches_again_at_once_after_a_clean_end),
         cmocka_unit_test(a_watch_that_ends_at_once_each_time_is_waited_for_longer_each_time),
         cmocka_unit_test(goes_on_after_a_cut_without_a_list),
+        cmocka_unit_test(a_watch_that_was_open_and_is_closed_on_our_side_is_no_trouble),
         cmocka_unit_test(forgets_its_failures_after_two_good_minutes),
         cmocka_unit_test(a_stall_is_an_end_like_another),
         cmocka_unit_test(an_error_in_the_stream_is_obeyed),
