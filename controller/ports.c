@@ -76,12 +76,24 @@ static void entries_free(struct entry *entries, size_t count)
     free(entries);
 }
 
+static bool is_wanted_already(const struct ports *p, const uint16_t *wanted, size_t count)
+{
+    if (count != p->count)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (p->entries[i].port != wanted[i])
+            return false;
+    return true;
+}
+
 void ports_want(struct ports *p, const uint16_t *wanted, size_t count)
 {
     struct entry *entries;
 
     if (count > PORTS_MAX)
         count = PORTS_MAX;
+    if (is_wanted_already(p, wanted, count))
+        return;
     entries = need(calloc(count + 1, sizeof *entries));
     for (size_t i = 0; i < count; i++) {
         struct entry *was = find(p, wanted[i]);

@@ -33,13 +33,25 @@ static void set_text(char **to, const char *from)
     *to = need(strdup(from));
 }
 
+/* The number behind `mark` in `text`; 0: none. */
+static uint16_t port_behind(const char *text, const char *mark)
+{
+    const char *at = strstr(text, mark);
+    unsigned long n = at ? strtoul(at + strlen(mark), NULL, 10) : 0;
+
+    return n <= UINT16_MAX ? (uint16_t)n : 0;
+}
+
 static void item_parse(json_t *port, struct ports_item *out)
 {
     json_t *target = json_object_get(port, "targetPort");
+    char as_ours[PORTS_NAME_BYTES];
 
     out->port = (uint16_t)json_integer_value(json_object_get(port, "port"));
     out->tcp = is_tcp(port);
     set_text(&out->name, text_of(port, "name"));
+    ports_name(as_ours, port_behind(out->name, "p-"));
+    out->named = strcmp(as_ours, out->name) ? 0 : port_behind(out->name, "p-");
     out->target = json_is_integer(target) ? (int)json_integer_value(target) : -1;
 }
 
@@ -171,22 +183,13 @@ enum ports_state ports_service_judge(const struct ports_service *s, uint16_t por
 
         if (item->tcp && item->port == port) {
             same = item;
-        } else if (!strcmp(item->name, name) && (!item->ours || item->other)) {
+        } else if (item->named == port && (!item->ours || item->other)) {
             *why = need_printf("the name %s belongs to port %u of this Service, of %s", name, item->port,
                                item->other ? item->other : "somebody else");
             return PORTS_TAKEN;
         }
     }
     return same ? judge_item(same, name, edited, why) : PORTS_PENDING;
-}
-
-/* The number behind `mark` in `text`; 0: none. */
-static uint16_t port_behind(const char *text, const char *mark_text)
-{
-    const char *at = text ? strstr(text, mark_text) : NULL;
-    unsigned long n = at ? strtoul(at + strlen(mark_text), NULL, 10) : 0;
-
-    return n <= UINT16_MAX ? (uint16_t)n : 0;
 }
 
 void ports_service_clashes(json_t *status, void (*clash)(void *arg, uint16_t port, const char *message),

@@ -25,9 +25,10 @@ struct ports_item {
     uint16_t port;
     bool tcp;
     char *name;
-    int target;  /* -1: a name */
-    bool ours;   /* PORTS_MANAGER applied it */
-    char *other; /* a manager that has the entry as such, so that it stays without us; NULL: none */
+    uint16_t named; /* 10020 where the name is "p-10020", else 0 */
+    int target;     /* -1: a name */
+    bool ours;      /* PORTS_MANAGER applied it */
+    char *other;    /* a manager that has the entry as such, so that it stays without us; NULL: none */
     char *owners[PORTS_FIELDS]; /* who else has this field of it; NULL: nobody */
 };
 

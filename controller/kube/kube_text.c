@@ -14,11 +14,12 @@ char *kube_text(const char *text, size_t max)
     size_t left = strlen((const char *)p), len = 0;
     char *out = need(malloc((left < max ? left : max) + 1));
 
-    while (left) {
+    while (left && len < max) {
+        size_t take = json_plain_len(p, left < max - len ? left : max - len);
         char escaped[8];
-        size_t take;
 
-        json_escape(p, left, escaped, &take);
+        if (!take)
+            json_escape(p, left, escaped, &take);
         if (len + take > max)
             break;
         if (take == 1 && *p >= 0x80)

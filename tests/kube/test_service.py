@@ -88,3 +88,25 @@ def test_without_the_service_an_object_is_not_ready(start_gateway, namespace):
                            {"metadata": {"name": "tidegate"}, "spec": {"ports": [{"name": "foreign", "port": gateway.foreign}]}})  # fmt: skip
         gateway.wait_condition("a")
         wait_ports(gateway, port)
+
+
+def test_an_entry_of_ours_that_somebody_edited_is_made_anew(managed, namespace):
+    """An unforced apply of it would clash for ever; one without it takes it away, and then the port is free."""
+    path = f"/api/v1/namespaces/{namespace}/services/tidegate"
+    edited, other = free_port(), free_port()
+
+    def target():
+        found = [p["targetPort"] for p in managed.api.get(path)["spec"]["ports"] if p["port"] == edited]
+        return found[0] if found else None
+
+    with RawBackend(echo) as backend:
+        managed.apply(server("edited", namespace, edited, backend.port), server("other", namespace, other, backend.port))
+        managed.wait_condition("edited")
+        wait_ports(managed, edited, other)
+        at = [p["port"] for p in managed.api.get(path)["spec"]["ports"]].index(edited)
+        managed.api.must("PATCH", f"{path}?fieldManager=kubectl-edit",
+                         [{"op": "replace", "path": f"/spec/ports/{at}/targetPort", "value": 7777}],
+                         kind="application/json-patch+json")  # fmt: skip
+        wait_until("our target again", lambda: target() == edited, 10)
+        wait_ports(managed, edited, other)
+        managed.wait_condition("edited")
