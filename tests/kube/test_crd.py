@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server import REPO
+from support.fields import fields_of, spec_with, values
 from support.wait import wait_until
 
 HERE = Path(__file__).parent / "crd"
@@ -172,6 +173,29 @@ def test_each_bound_is_kept(api, namespace, schema):
             assert any(f.startswith(at.removesuffix("[]")) for f in fields), f"{at}: {str(value)[:40]}: {answer['message'][:300]}"
             tried += 1
     assert tried > 100
+
+
+def test_it_takes_and_refuses_what_the_parser_does(api, namespace, schema):
+    """Field by field; tests/integration/test_drift.py tries the same values on the parser."""
+    wrong = []
+    for at, node in fields_of(schema["properties"]["spec"]).items():
+        if at.endswith(("Ref", "Ref.name", "Ref.namespace", ".scheme", "backendRef.port", "gatewayName", "matchLabels", "workloadSelector")):
+            continue  # in objects only
+        good, bad, other = values(at, node)
+        wanted = [(v, True) for v in good] + [(v, False) for v in bad] + [(v, not taken) for v, taken in other]
+        for value, taken in wanted:
+            _, answer = try_to_create(api, namespace, server("v", **{"port": 1, "backend": "wss://a", **spec_with(at, value)}))
+            said = [] if answer["kind"] == "WebSocketServer" else [c for c in causes(answer) if is_about(c, "spec." + at)]
+            if bool(said) == taken:
+                wrong.append(f"{at} {str(value)[:60]!r}: {said}")
+    assert not wrong, "\n".join(wrong)
+
+
+def is_about(cause, at):
+    """A complaint of the field or of what is below it, for its value and not for what stands beside it."""
+    field, text = cause
+    beside = ("needs a certificate", "needs https", "is given", "is for wss", "shown to wss", "exclude each other", "there is no backend")
+    return (one(field) + ".").startswith((at + ".", at + "[")) and not any(b in text for b in beside)
 
 
 def test_an_unknown_key_is_refused_by_name(api, namespace, schema):
