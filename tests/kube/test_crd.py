@@ -80,6 +80,11 @@ def test_it_is_established_and_structural(definition):
     assert definition["status"]["storedVersions"] == ["v1alpha1"]
 
 
+def test_the_server_warns_of_nothing_in_it(api):
+    done = api.kubectl("apply", "--dry-run=server", "-f", REPO / "deploy/crd.yaml", check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 def test_each_field_has_a_description_a_type_and_bounds(schema):
     for at, node in [*nodes(schema["properties"]["spec"]), *nodes(schema["properties"]["status"], "status")]:
         assert node.get("type"), f"{at} has no type"
@@ -238,6 +243,14 @@ def test_defaults_appear(api, namespace):
     got = api.must("POST", path(namespace), server("f", port=1, backends=[{"url": "ws://a"}]))["spec"]
     assert got["backends"] == [{"url": "ws://a", "weight": 1}]
     assert not {"tls", "backendTLS", "headers", "timeouts", "ping", "limits", "workloadSelector"} & set(got), "defaults grew objects"
+
+
+def test_null_is_absent(api, namespace):
+    """Helm and people write keys without a value."""
+    spec = {"port": 1, "backend": "ws://a", "https": None, "tls": None, "certBase64": None, "backends": None, "gatewayName": None}
+    got = api.must("POST", path(namespace), server("n", **spec, timeouts={"idle": None}, headers=None, workloadSelector=None))["spec"]
+    assert got.pop("timeouts") == {"connect": "5s", "handshake": "10s", "idle": "0", "maxAge": "0", "drain": "30s"}
+    assert got == {"port": 1, "backend": "ws://a", "https": False, "gatewayName": "tidegate"}
 
 
 def test_before_a_controller_has_spoken_the_status_says_so(api, namespace):

@@ -31,9 +31,9 @@ def _pem(size):
     return base64.b64encode(b"A" * size).decode()
 
 
-def _url(node):
+def _url(path, node):
     longest = "wss://a/" + "a" * (node["maxLength"] - 8)
-    good = [longest, "ws://a:65535", "wss://[2001:db8::7]:1/x?y", "ws://a_b.C-d/@"]
+    good = [longest, "ws://a:65535", "wss://[2001:db8::7]:1/x?y", "ws://a_b.C-d/@", *([""] if path == "backend" else [])]
     bad = [longest + "a", "http://a", "a", "WS://a", "ws://", "ws://u@a", "ws://a:65536", "ws://a:0", "ws://a b", "ws://a#b", "ws://é", "ws://-a"]
     return good, bad, []
 
@@ -70,12 +70,12 @@ def values(path, node):
     if node["type"] == "boolean":
         return [True, False], ["yes", "true", 1], []
     if path in ("backend", "backends[].url"):
-        return _url(node)
+        return _url(path, node)
     if path == "backendTLS.serverName":
-        good = ["feed.example.org", "10.0.0.7", "2001:db8::7", "a" * 63]
+        good = ["feed.example.org", "10.0.0.7", "2001:db8::7", "a" * 63, ""]
         return good, ["a:1", "[::1]", "a/b", "a b", "-a", "a..b"], [("a.1", False), ("10.0.0.256", False)]
     if path == "backends[].host":
-        return ["feed.example.org", "10.0.0.7:80", "[2001:db8::7]:1"], ["2001:db8::7", "a/b", "ws://a", "a:0"], []
+        return ["feed.example.org", "10.0.0.7:80", "[2001:db8::7]:1", ""], ["2001:db8::7", "a/b", "ws://a", "a:0"], []
     if path.startswith(("timeouts.", "ping.")):
         return _duration(node)
     if path == "allowedOrigins":
