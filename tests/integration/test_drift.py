@@ -113,6 +113,15 @@ def test_the_parser_knows_no_other_key(tmp_path):
         assert path in OBJECTS or path not in SCHEMA
 
 
+def test_the_controller_takes_out_what_only_objects_have():
+    text = (REPO / "controller/wss.c").read_text()
+    taken = set(re.findall(r'\b(?:take|json_object_del)\(spec, "(\w+)"\)', text))
+    taken |= {f"{parent}.{key}" for parent, key in re.findall(r'take_ref\(p, \w+, "(\w+)", "(\w+)"', text)}
+    assert taken == OBJECTS
+    tables = {frozenset(re.findall(r'"(\w+)"', t)) for t in re.findall(r"keys\[\] = \{(.*?), NULL\}", text)}
+    assert tables == {frozenset(n["properties"]) for p, n in SCHEMA.items() if is_of(p, OBJECTS) and "properties" in n}
+
+
 def ms(text):
     number, unit = re.fullmatch(r"([0-9.]+)(ms|s|m|h)?", text).groups()
     return int(float(number) * {"ms": 1, "s": 1000, "m": 60000, "h": 3600000, None: 1}[unit])
