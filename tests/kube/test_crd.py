@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server import REPO
+from support.fields import fields_of, spec_with, values
 from support.wait import wait_until
 
 HERE = Path(__file__).parent / "crd"
@@ -77,6 +78,11 @@ def test_it_is_established_and_structural(definition):
     assert said == {"Established": "True", "NamesAccepted": "True"}, "NonStructural would stand here"
     assert definition["spec"].get("preserveUnknownFields", False) is False
     assert definition["status"]["storedVersions"] == ["v1alpha1"]
+
+
+def test_the_server_warns_of_nothing_in_it(api):
+    done = api.kubectl("apply", "--dry-run=server", "-f", REPO / "deploy/crd.yaml", check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 def test_each_field_has_a_description_a_type_and_bounds(schema):
@@ -174,6 +180,29 @@ def test_each_bound_is_kept(api, namespace, schema):
     assert tried > 100
 
 
+def test_it_takes_and_refuses_what_the_parser_does(api, namespace, schema):
+    """Field by field; tests/integration/test_drift.py tries the same values on the parser."""
+    wrong = []
+    for at, node in fields_of(schema["properties"]["spec"]).items():
+        if at.endswith(("Ref", "Ref.name", "Ref.namespace", ".scheme", "backendRef.port", "gatewayName", "matchLabels", "workloadSelector")):
+            continue  # in objects only
+        good, bad, other = values(at, node)
+        wanted = [(v, True) for v in good] + [(v, False) for v in bad] + [(v, not taken) for v, taken in other]
+        for value, taken in wanted:
+            _, answer = try_to_create(api, namespace, server("v", **{"port": 1, "backend": "wss://a", **spec_with(at, value)}))
+            said = [] if answer["kind"] == "WebSocketServer" else [c for c in causes(answer) if is_about(c, "spec." + at)]
+            if bool(said) == taken:
+                wrong.append(f"{at} {str(value)[:60]!r}: {said}")
+    assert not wrong, "\n".join(wrong)
+
+
+def is_about(cause, at):
+    """A complaint of the field or of what is below it, for its value and not for what stands beside it."""
+    field, text = cause
+    beside = ("needs a certificate", "needs https", "is given", "is for wss", "shown to wss", "exclude each other", "there is no backend")
+    return (one(field) + ".").startswith((at + ".", at + "[")) and not any(b in text for b in beside)
+
+
 def test_an_unknown_key_is_refused_by_name(api, namespace, schema):
     for at, node in nodes(schema["properties"]["spec"]):
         if "properties" not in node:
@@ -214,6 +243,14 @@ def test_defaults_appear(api, namespace):
     got = api.must("POST", path(namespace), server("f", port=1, backends=[{"url": "ws://a"}]))["spec"]
     assert got["backends"] == [{"url": "ws://a", "weight": 1}]
     assert not {"tls", "backendTLS", "headers", "timeouts", "ping", "limits", "workloadSelector"} & set(got), "defaults grew objects"
+
+
+def test_null_is_absent(api, namespace):
+    """Helm and people write keys without a value."""
+    spec = {"port": 1, "backend": "ws://a", "https": None, "tls": None, "certBase64": None, "backends": None, "gatewayName": None}
+    got = api.must("POST", path(namespace), server("n", **spec, timeouts={"idle": None}, headers=None, workloadSelector=None))["spec"]
+    assert got.pop("timeouts") == {"connect": "5s", "handshake": "10s", "idle": "0", "maxAge": "0", "drain": "30s"}
+    assert got == {"port": 1, "backend": "ws://a", "https": False, "gatewayName": "tidegate"}
 
 
 def test_before_a_controller_has_spoken_the_status_says_so(api, namespace):
