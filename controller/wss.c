@@ -309,30 +309,40 @@ static void take_object_keys(struct parse *p, json_t *spec)
     }
 }
 
-/* JSON in ASCII -> the same for YAML, in place: it knows no pairs of surrogates, and no DEL outside an escape. */
+/* The unit of UTF-16 that "\\uXXXX" at `text` stands for; 0: something else is there. */
+static uint32_t escaped_unit(const char *text)
+{
+    char digits[5] = "";
+
+    if (text[0] != '\\' || text[1] != 'u')
+        return 0;
+    for (size_t i = 0; i < 4 && text[2 + i]; i++)
+        digits[i] = text[2 + i];
+    return (uint32_t)strtoul(digits, NULL, 16);
+}
+
+/* JSON in ASCII -> the same for YAML, which knows no pairs of surrogates, and no DEL outside an escape. */
 static char *yaml_of(const char *json, size_t *len)
 {
     size_t in = strlen(json), n = 0;
-    char *out = need(malloc(in * 6 + 1));
+    char *out = need(malloc(in * 6 + 12));
 
     for (size_t i = 0; i < in; i++) {
-        unsigned high, low;
+        uint32_t high = escaped_unit(json + i), low = high ? escaped_unit(json + i + 6) : 0;
 
         if (json[i] == 0x7f) {
-            memcpy(out + n, "\\u007F", 6);
-            n += 6;
-        } else if (json[i] != '\\') {
-            out[n++] = json[i];
-        } else if (json[i + 1] == 'u' && sscanf(json + i, "\\u%4x\\u%4x", &high, &low) == 2 &&
-                   high >= 0xd800 && high < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
-            snprintf(out + n, 11, "\\U%08X", 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
-            n += 10;
+            n += (size_t)snprintf(out + n, 7, "\\u007F");
+        } else if (high >= 0xd800 && high < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
+            n += (size_t)snprintf(out + n, 11, "\\U%08X", 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
             i += 11;
-        } else {
+        } else if (json[i] == '\\') {
             out[n++] = json[i++];
+            out[n++] = json[i];
+        } else {
             out[n++] = json[i];
         }
     }
+    out[n] = '\0';
     *len = n;
     return out;
 }
