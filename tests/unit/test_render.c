@@ -3,7 +3,6 @@
 #include "test_objects.h"
 
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define T1 "2026-01-01T00:00:00Z"
@@ -527,63 +526,23 @@ static void documents_of_an_earlier_process_stand_until_the_store_says_otherwise
     bench_free(&b);
 }
 
-static double seconds(void)
+static void an_inline_key_is_warned_of(void **state)
 {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static long rss_kb(void)
-{
-    long pages = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%ld %ld", &pages, &resident), 2);
-    fclose(f);
-    return resident * 4;
-}
-
-/* TIDEGATE_BENCH=N: how long N objects with Secrets take, printed and not judged. */
-static void a_thousand(void **state)
-{
-    const char *n = getenv("TIDEGATE_BENCH");
-    int count = n ? (int)strtol(n, NULL, 10) : 20;
     struct bench b = bench_new(&gateway);
-    long before = rss_kb(), stored;
-    double t0 = seconds(), t1, t2, t3;
-    char *text;
+    struct made_pair p = make_pair("p");
 
     (void)state;
-    for (int i = 0; i < count; i++) {
-        struct made_pair p = make_pair("p");
-        char name[16];
-
-        snprintf(name, sizeof name, "s%05d", i);
-        put_pair(&b, "a", name, p.cert64, p.key64);
-        PUT(b.s, STORE_WSS,
-            WSS_OF("a", "w%05d", 1, T1,
-                   "'port':%d,'https':true,'backend':'ws://h.x','tls':{'secretRef':{'name':'s%05d'}}"),
-            i, i, 10000 + i, i);
-        made_pair_free(&p);
-    }
-    stored = rss_kb();
-    t1 = seconds();
-    assert_true(render_run(b.r, b.s));
-    t2 = seconds();
-    store_at(b.s, 0)->dirty = true;
-    assert_false(render_run(b.r, b.s));
-    t3 = seconds();
-    if (n)
-        print_message("%d objects: made and stored %.3f s, run %.3f s, one dirty %.6f s; RSS %ld, stored "
-                      "%ld, rendered %ld KB\n",
-                      count, t1 - t0, t2 - t1, t3 - t2, before, stored, rss_kb());
-    text = text_of(b.r);
-    for (int i = 0; i < count; i++)
-        assert_true(render_at(b.r, (size_t)i)->served);
-    free(text);
+    PUT(b.s, STORE_WSS,
+        WSS_OF("a", "x", 1, T1,
+               "'port':1,'https':true,'backend':'ws://h.x','certBase64':'%s','keyBase64':'%s'"),
+        p.cert64, p.key64);
+    render_run(b.r, b.s);
+    assert_accepted(&b, "x", "True/Accepted");
+    assert_true(render_find(b.r, "a", "x")->warn_inline_key);
+    assert_non_null(
+        strstr(render_find(b.r, "a", "x")->accepted.message, "a private key stands in the object"));
+    assert_null(strstr(render_find(b.r, "a", "x")->accepted.message, p.key64));
+    made_pair_free(&p);
     bench_free(&b);
 }
 
@@ -602,7 +561,7 @@ int main(void)
         cmocka_unit_test(who_serves_it_follows_gateway_and_selector),
         cmocka_unit_test(a_sidecar_serves_what_selects_its_pod_with_the_secrets_it_mounts),
         cmocka_unit_test(documents_of_an_earlier_process_stand_until_the_store_says_otherwise),
-        cmocka_unit_test(a_thousand),
+        cmocka_unit_test(an_inline_key_is_warned_of),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
