@@ -526,6 +526,23 @@ static void documents_of_an_earlier_process_stand_until_the_store_says_otherwise
     bench_free(&b);
 }
 
+/* What its document rests on is not known any more, so a missing grant counts as one that was revoked. */
+static void a_recalled_document_goes_when_its_object_may_not_refer(void **state)
+{
+    static const char file[] =
+        "---\nkind: \"WebSocketServer\"\nname: \"a/x\"\nport: 1\nbackend: \"ws://10.0.0.1\"\n";
+    struct bench b = bench_new(&gateway);
+    struct err err;
+
+    (void)state;
+    assert_int_equal(render_recall(b.r, (const uint8_t *)file, strlen(file), &err), 0);
+    PUT(b.s, STORE_WSS, WSS_OF("a", "x", 1, T1, "'port':1,'backend':'ws://far.c.svc'"));
+    render_run(b.r, b.s);
+    assert_text(&b, "");
+    assert_false(render_find(b.r, "a", "x")->served);
+    bench_free(&b);
+}
+
 static void an_inline_key_is_warned_of(void **state)
 {
     struct bench b = bench_new(&gateway);
@@ -561,6 +578,7 @@ int main(void)
         cmocka_unit_test(who_serves_it_follows_gateway_and_selector),
         cmocka_unit_test(a_sidecar_serves_what_selects_its_pod_with_the_secrets_it_mounts),
         cmocka_unit_test(documents_of_an_earlier_process_stand_until_the_store_says_otherwise),
+        cmocka_unit_test(a_recalled_document_goes_when_its_object_may_not_refer),
         cmocka_unit_test(an_inline_key_is_warned_of),
     };
 
