@@ -78,15 +78,18 @@ static bool permitted(const struct resolve *r, const char *field, const char *ki
         return false;
     }
     if (!store_granted(r->s, r->w->ns, kind, ns, name)) {
+        enum store_sync sync = store_sync(r->s, STORE_GRANTS);
         const char *why =
-            store_sync(r->s, STORE_GRANTS) == STORE_SYNCED ? "" : store_sync_why(r->s, STORE_GRANTS);
+            sync == STORE_ABSENT ? "; this cluster has no ReferenceGrants yet (gateway.networking.k8s.io)"
+            : sync == STORE_FORBIDDEN
+                ? "; the controller's ServiceAccount may not get, list and watch referencegrants"
+                : "";
 
         refuse(r, RENDER_REF_NOT_PERMITTED,
                "%s: %s %s/%s is in another namespace; create a ReferenceGrant in namespace %s, from group %s "
                "kind %s "
-               "namespace %s to kind %s name %s%s%s",
-               field, kind, ns, name, ns, WSS_GROUP, WSS_KIND, r->w->ns, kind, name,
-               *why ? "; ReferenceGrants cannot be read: " : "", why);
+               "namespace %s to kind %s name %s%s",
+               field, kind, ns, name, ns, WSS_GROUP, WSS_KIND, r->w->ns, kind, name, why);
         return false;
     }
     out->grants = need(reallocarray(out->grants, out->grant_count + 1, sizeof *out->grants));

@@ -234,11 +234,20 @@ static bool same(enum store_kind kind, const void *a, const void *b)
     }
 }
 
+/* The same spec again; true when the rest of it may be another. */
+static bool take_dirty(struct store_object *to, const struct store_object *from)
+{
+    const char *a = to->wss.resource_version, *b = from->wss.resource_version;
+
+    to->dirty = from->dirty;
+    return !a || !b || strcmp(a, b) != 0;
+}
+
 bool store_put(struct store *s, enum store_kind kind, json_t *object)
 {
     struct entries *e = &s->kinds[kind];
     struct entry entry, old;
-    bool there, equal;
+    bool there, equal, news;
     size_t at;
 
     if (!parse(kind, object, &entry))
@@ -251,15 +260,16 @@ bool store_put(struct store *s, enum store_kind kind, json_t *object)
     }
     old = e->items[at];
     equal = same(kind, old.item, entry.item);
+    news = !equal;
     if (kind == STORE_WSS && equal)
-        ((struct store_object *)entry.item)->dirty = ((struct store_object *)old.item)->dirty;
+        news = take_dirty(entry.item, old.item);
     e->items[at] = entry;
     if (!equal) {
         mark_item(s, kind, &old);
         mark_item(s, kind, &entry);
     }
     item_free(kind, old.item);
-    return !equal;
+    return news;
 }
 
 bool store_drop(struct store *s, enum store_kind kind, json_t *object)

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/need.h"
+#include "kube/kube_path.h"
 
 #include <arpa/inet.h>
 #include <stdarg.h>
@@ -34,32 +35,6 @@ __attribute__((format(printf, 2, 3))) static void problem(struct parse *p, const
 static bool lower_or_digit(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-}
-
-static bool is_dns(const char *text, bool dots, size_t most)
-{
-    size_t len = strlen(text);
-
-    if (!len || len > most)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        bool edge = !i || i == len - 1 || (dots && (text[i - 1] == '.' || text[i + 1] == '.'));
-
-        if (lower_or_digit(text[i]) || (!edge && (text[i] == '-' || (dots && text[i] == '.'))))
-            continue;
-        return false;
-    }
-    return true;
-}
-
-bool wss_is_label(const char *text)
-{
-    return is_dns(text, false, 63);
-}
-
-bool wss_is_name(const char *text)
-{
-    return is_dns(text, true, 253);
 }
 
 /* NULL where there is no text, or one with a NUL inside. */
@@ -147,7 +122,7 @@ static const char *name_in(struct parse *p, const char *field, json_t *map, cons
                 json_is_string(v) ? "a text with a NUL" : kind_of(v));
     else if (!right(text))
         problem(p, "spec.%s%s: is not a name as Kubernetes has them; give small letters, digits and '-'%s",
-                field, key, right == wss_is_name ? " and '.'" : "");
+                field, key, right == kube_path_name_ok ? " and '.'" : "");
     else
         return text;
     return NULL;
@@ -169,8 +144,8 @@ static void take_ref(struct parse *p, json_t *from, const char *field, const cha
         problem(p, "spec.%s: is %s; give a mapping with name", whole, kind_of(v));
     } else {
         only_keys(p, whole, v, keys, "name and, if need be, namespace");
-        name = name_in(p, dotted, v, "name", true, wss_is_name);
-        ns = name_in(p, dotted, v, "namespace", false, wss_is_label);
+        name = name_in(p, dotted, v, "name", true, kube_path_name_ok);
+        ns = name_in(p, dotted, v, "namespace", false, kube_path_label_ok);
         if (name && strlen(p->problem) == before) {
             out->name = copy_of(name);
             out->ns = copy_of(ns ? ns : p->w->ns);
@@ -193,7 +168,7 @@ static void take_backend_ref(struct parse *p, json_t *spec)
         return;
     }
     only_keys(p, "backendRef", v, keys, "name, port and scheme");
-    name = name_in(p, "backendRef.", v, "name", true, wss_is_label);
+    name = name_in(p, "backendRef.", v, "name", true, kube_path_label_ok);
     port = json_object_get(v, "port");
     if (!port || json_is_null(port))
         problem(p, "spec.backendRef.port: missing; give the number of a port of the Service");
@@ -255,7 +230,7 @@ static void take_selector(struct parse *p, json_t *spec)
 
 static void take_gateway(struct parse *p, json_t *spec)
 {
-    const char *name = name_in(p, "", spec, "gatewayName", false, wss_is_label);
+    const char *name = name_in(p, "", spec, "gatewayName", false, kube_path_label_ok);
 
     p->w->gateway = copy_of(name ? name : WSS_GATEWAY);
     json_object_del(spec, "gatewayName");
@@ -309,30 +284,40 @@ static void take_object_keys(struct parse *p, json_t *spec)
     }
 }
 
-/* JSON in ASCII -> the same for YAML, in place: it knows no pairs of surrogates, and no DEL outside an escape. */
+/* The unit of UTF-16 that "\\uXXXX" at `text` stands for; 0: something else is there. */
+static uint32_t escaped_unit(const char *text)
+{
+    char digits[5] = "";
+
+    if (text[0] != '\\' || text[1] != 'u')
+        return 0;
+    for (size_t i = 0; i < 4 && text[2 + i]; i++)
+        digits[i] = text[2 + i];
+    return (uint32_t)strtoul(digits, NULL, 16);
+}
+
+/* JSON in ASCII -> the same for YAML, which knows no pairs of surrogates, and no DEL outside an escape. */
 static char *yaml_of(const char *json, size_t *len)
 {
     size_t in = strlen(json), n = 0;
-    char *out = need(malloc(in * 6 + 1));
+    char *out = need(malloc(in * 6 + 12));
 
     for (size_t i = 0; i < in; i++) {
-        unsigned high, low;
+        uint32_t high = escaped_unit(json + i), low = high ? escaped_unit(json + i + 6) : 0;
 
         if (json[i] == 0x7f) {
-            memcpy(out + n, "\\u007F", 6);
-            n += 6;
-        } else if (json[i] != '\\') {
-            out[n++] = json[i];
-        } else if (json[i + 1] == 'u' && sscanf(json + i, "\\u%4x\\u%4x", &high, &low) == 2 &&
-                   high >= 0xd800 && high < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
-            snprintf(out + n, 11, "\\U%08X", 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
-            n += 10;
+            n += (size_t)snprintf(out + n, 7, "\\u007F");
+        } else if (high >= 0xd800 && high < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
+            n += (size_t)snprintf(out + n, 11, "\\U%08X", 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
             i += 11;
-        } else {
+        } else if (json[i] == '\\') {
             out[n++] = json[i++];
+            out[n++] = json[i];
+        } else {
             out[n++] = json[i];
         }
     }
+    out[n] = '\0';
     *len = n;
     return out;
 }
@@ -476,7 +461,7 @@ int wss_parse(json_t *object, struct wss *out, struct err *err)
     struct wss w = {0};
     struct parse p = {.w = &w};
 
-    if (!ns || !wss_is_label(ns) || !name || !wss_is_name(name))
+    if (!ns || !kube_path_label_ok(ns) || !name || !kube_path_name_ok(name))
         return err_set(err, ERR_INVALID, "an object without a usable metadata.namespace and metadata.name");
     w.ns = copy_of(ns);
     w.name = copy_of(name);

@@ -80,9 +80,6 @@ struct wss_service {
     char ns[WSS_LABEL_BYTES], name[WSS_LABEL_BYTES];
 };
 bool wss_host_service(const struct wss *w, const char *host, struct wss_service *out);
-/* Names as DNS-1123 has them: a label of at most 63, or labels with dots of at most 253. */
-bool wss_is_label(const char *text);
-bool wss_is_name(const char *text);
 /* "Accepted", "ResolvedRefs", "Programmed", "Ready"; "Unknown", "True", "False" */
 const char *wss_condition_label(enum wss_condition_type type);
 const char *wss_status_label(enum wss_condition_status status);

@@ -48,6 +48,27 @@ static void lists_replace_what_was_there_of_their_namespace(void **state)
     store_free(s);
 }
 
+static void lists_of_two_namespaces_may_overlap(void **state)
+{
+    struct store *s = store_new();
+
+    (void)state;
+    store_begin(s, STORE_WSS, "a");
+    PUT(s, STORE_WSS, WSS_OF("a", "x", 1, AT, "'port':1"));
+    store_begin(s, STORE_WSS, "b");
+    PUT(s, STORE_WSS, WSS_OF("b", "y", 1, AT, "'port':2"));
+    assert_false(store_end(s, STORE_WSS, "a"));
+    assert_false(store_end(s, STORE_WSS, "b"));
+    store_begin(s, STORE_WSS, "a");
+    store_begin(s, STORE_WSS, "b");
+    PUT(s, STORE_WSS, WSS_OF("b", "y", 1, AT, "'port':2"));
+    assert_false(store_end(s, STORE_WSS, "b"));
+    assert_int_equal(store_count(s), 2);
+    assert_true(store_end(s, STORE_WSS, "a"));
+    assert_null(store_find(s, "a", "x"));
+    store_free(s);
+}
+
 static void a_status_alone_is_kept_and_marks_nothing(void **state)
 {
     struct store *s = store_new();
@@ -55,7 +76,7 @@ static void a_status_alone_is_kept_and_marks_nothing(void **state)
     (void)state;
     PUT(s, STORE_WSS, WSS_OF("a", "x", 1, AT, "'port':1"));
     clean(s);
-    assert_false(PUT(
+    assert_true(PUT(
         s, STORE_WSS,
         "{'metadata':{'namespace':'a','name':'x','uid':'u-x','resourceVersion':'2','generation':1,"
         "'labels':{'k':'v'}},'spec':{'port':1},'status':{'conditions':[{'type':'Ready','status':'True'}]}}"));
@@ -194,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_replace_what_was_there_of_their_namespace),
+        cmocka_unit_test(lists_of_two_namespaces_may_overlap),
         cmocka_unit_test(a_status_alone_is_kept_and_marks_nothing),
         cmocka_unit_test(made_again_it_is_another_object),
         cmocka_unit_test(a_change_marks_those_who_refer_to_it),
