@@ -28,10 +28,9 @@ static void read_weight(struct spec_reader *p, const struct spec_field *f, const
     uint64_t n;
     struct err err;
 
-    if (!v->plain)
-        spec_reader_problem(p, v->pos, "%s is a text in quotes; write it without them",
-                            SPEC_QUOTE(v->text, v->len));
-    else if (spec_value_uint(v->text, v->len, 0, SPEC_MAX_WEIGHT, &n, &err))
+    if (!spec_reader_plain(p, v))
+        return;
+    if (spec_value_uint(v->text, v->len, 0, SPEC_MAX_WEIGHT, &n, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
     else
         *(uint32_t *)spec_reader_target(p, f) = (uint32_t)n;

@@ -36,6 +36,14 @@ bool spec_reader_absent(const struct spec_node *v)
     return !v->len;
 }
 
+bool spec_reader_plain(struct spec_reader *p, const struct spec_node *v)
+{
+    if (!v->plain)
+        spec_reader_problem(p, v->pos, "%s is a text in quotes; write it without them",
+                            SPEC_QUOTE(v->text, v->len));
+    return v->plain;
+}
+
 /* Edits between two short words, upper and lower case alike: a letter too much, too few, wrong. */
 static size_t edits(const char *a, const char *b, size_t b_len)
 {

@@ -40,6 +40,8 @@ void spec_reader_problem(struct spec_reader *p, struct spec_pos pos, const char 
 void *spec_reader_target(const struct spec_reader *p, const struct spec_field *f);
 /* Nothing, null or an empty text. */
 bool spec_reader_absent(const struct spec_node *v);
+/* Numbers and bools must not be quoted: "true" in quotes is a text in YAML. False then, after saying so. */
+bool spec_reader_plain(struct spec_reader *p, const struct spec_node *v);
 /* Reads a mapping up to its end; p->field holds its parents. */
 void spec_reader_fields(struct spec_reader *p, const struct spec_field *fields, size_t count);
 

@@ -9,15 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-/* Numbers and bools must not be quoted: "true" in quotes is a text in YAML. */
-static bool must_be_plain(struct spec_reader *p, const struct spec_node *v)
-{
-    if (!v->plain)
-        spec_reader_problem(p, v->pos, "%s is a text in quotes; write it without them",
-                            SPEC_QUOTE(v->text, v->len));
-    return v->plain;
-}
-
 static void read_kind(struct spec_reader *p, const struct spec_field *f, const struct spec_node *v)
 {
     (void)f;
@@ -32,7 +23,7 @@ static void read_bool(struct spec_reader *p, const struct spec_field *f, const s
 {
     struct err err;
 
-    if (must_be_plain(p, v) && spec_value_bool(v->text, v->len, spec_reader_target(p, f), &err))
+    if (spec_reader_plain(p, v) && spec_value_bool(v->text, v->len, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -41,7 +32,7 @@ static void read_port(struct spec_reader *p, const struct spec_field *f, const s
     uint64_t n;
     struct err err;
 
-    if (!must_be_plain(p, v))
+    if (!spec_reader_plain(p, v))
         return;
     if (spec_value_uint(v->text, v->len, 1, 65535, &n, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
@@ -53,7 +44,8 @@ static void read_bytes(struct spec_reader *p, const struct spec_field *f, const 
 {
     struct err err;
 
-    if (must_be_plain(p, v) && spec_value_uint(v->text, v->len, 0, INT64_MAX, spec_reader_target(p, f), &err))
+    if (spec_reader_plain(p, v) &&
+        spec_value_uint(v->text, v->len, 0, INT64_MAX, spec_reader_target(p, f), &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);
 }
 
@@ -62,7 +54,7 @@ static void read_count(struct spec_reader *p, const struct spec_field *f, const 
     uint64_t n;
     struct err err;
 
-    if (!must_be_plain(p, v))
+    if (!spec_reader_plain(p, v))
         return;
     if (spec_value_uint(v->text, v->len, 0, UINT32_MAX, &n, &err))
         spec_reader_problem(p, v->pos, "%s", err.msg);

@@ -2,6 +2,7 @@
 (--deny-local-backends)."""
 
 import contextlib
+import json
 import socket
 import time
 
@@ -115,6 +116,16 @@ def test_log_names_the_backend_of_each_connection(start_proxy):
             which = int(chosen(port))
             line = proxy.wait_log(event="open", since=since)
             assert line["backend"] == f"127.0.0.1:{backends[which].port}"
+
+
+@pytest.mark.parametrize("count, shown", [(0, None), (1, "ws://b0.example"), (3, "ws://b0.example and 2 more")], ids=str)
+def test_live_page_shows_the_first_and_how_many_more(start_proxy, count, shown):
+    """What the page is fed as a server's backend."""
+    items = [{"url": f"ws://b{i}.example"} for i in range(count)]
+    proxy = start_proxy(ws_spec(free_port(), backends=items), admin=True)
+    with RawClient(proxy.admin_port) as client:
+        client.handshake("/feed", host=f"127.0.0.1:{proxy.admin_port}")
+        assert [s["backend"] for s in json.loads(client.read_frame().payload)["servers"]] == [shown]
 
 
 # failures

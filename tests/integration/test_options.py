@@ -92,7 +92,7 @@ def test_help_names_every_flag_of_a_person():
     done = run_proxy("--help")
     assert done.returncode == 0
     for flag in ("--run-dir DIR", "--workers N|auto", "--admin ADDR:PORT", "--health ADDR:PORT", "--max-drain DURATION",
-                 "--stop", "--delay DURATION"):
+                 "--deny-local-backends", "--stop", "--delay DURATION"):
         assert flag in done.stdout
     assert "--worker " not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
