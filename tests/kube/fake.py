@@ -288,12 +288,11 @@ def merged(old, new):
 class _Script:
     verb: str
     plural: str
-    wanted: dict
+    when: object
     answers: list = field(default_factory=list)
 
     def fits(self, r):
-        return (r.verb == self.verb and self.plural in (None, r.plural)
-                and all(getattr(r, k) == v for k, v in self.wanted.items()))
+        return r.verb == self.verb and r.plural == self.plural and (not self.when or self.when(r))
 
 
 class Fake:
@@ -386,14 +385,15 @@ class Fake:
 
     # the script
 
-    def script(self, verb, plural, *answers, **wanted):
-        """The next requests of this kind get these answers, one each; then things go on as usual."""
+    def script(self, verb, plural, *answers, when=None):
+        """The next requests of this kind (for which when(request) holds) get these answers, one each; then things go on as
+        usual."""
         with self.lock:
-            self.scripts.append(_Script(verb, plural, wanted, list(answers)))
+            self.scripts.append(_Script(verb, plural, when, list(answers)))
 
-    def for_ever(self, verb, plural, one, **wanted):
+    def for_ever(self, verb, plural, one, when=None):
         """All requests of this kind get this answer, until the function that is returned is called."""
-        script = _Script(verb, plural, wanted, itertools.repeat(one))
+        script = _Script(verb, plural, when, itertools.repeat(one))
         with self.lock:
             self.scripts.append(script)
         return lambda: self.scripts.remove(script)
