@@ -32,10 +32,10 @@ def free_port():
     raise AssertionError("no free port")
 
 
-def is_sanitized():
+def is_sanitized(binary=BINARY):
     """Is the binary built with AddressSanitizer? Its figures of memory and time say little then."""
-    out = subprocess.run(["ldd", BINARY], capture_output=True, text=True, timeout=10).stdout
-    return "libasan" in out or b"__asan_init" in Path(BINARY).read_bytes()
+    out = subprocess.run(["ldd", binary], capture_output=True, text=True, timeout=10).stdout
+    return "libasan" in out or b"__asan_init" in Path(binary).read_bytes()
 
 
 def serving_flags(args=()):

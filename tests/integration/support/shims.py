@@ -15,11 +15,11 @@ def build(name, folder):
     return library
 
 
-def preload(library, sanitized):
+def preload(library, sanitized, binary=BINARY):
     """Environment for a process of the binary. A sanitizer's runtime must come first when it is a library."""
     libs = [str(library)]
     if sanitized:
-        out = subprocess.run(["ldd", BINARY], check=True, capture_output=True, text=True, timeout=10).stdout
+        out = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True, timeout=10).stdout
         libs = [line.split()[2] for line in out.splitlines() if "libasan" in line] + libs
     return {"LD_PRELOAD": " ".join(libs)}
 
