@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include "base/log.h"
 #include "base/need.h"
 
 #include <assert.h>
@@ -152,7 +153,7 @@ static void judge_programmed(struct report *r, struct note *n, const struct rend
     }
 }
 
-/* Events */
+/* Events; a sidecar may write none, so its log tells instead */
 
 static void say(struct report *r, const struct wss *w, bool warning, const char *reason, const char *note)
 {
@@ -163,6 +164,10 @@ static void say(struct report *r, const struct wss *w, bool warning, const char 
                              .uid = w->uid,
                              .resource_version = w->resource_version};
 
+    if (!r->parts.events) {
+        log_msg(warning ? LOG_WARN : LOG_INFO, "object", "%s: %s: %s", w->full_name, reason, note);
+        return;
+    }
     kube_event(r->parts.events, &about, warning, reason, "Reconcile", note);
 }
 
@@ -184,9 +189,9 @@ static void say_transitions(struct report *r, struct note *n, const struct wss *
         if (c->status == WSS_UNKNOWN)
             continue;
         text = need_printf("%s %s", wss_status_label(c->status), c->reason);
-        known =
-            same_text(n->said[i], text) || (!n->said[i] && stored->present && stored->status == c->status &&
-                                            same_text(stored->reason, c->reason));
+        known = same_text(n->said[i], text) ||
+                (r->parts.events && !n->said[i] && stored->present && stored->status == c->status &&
+                 same_text(stored->reason, c->reason));
         free(n->said[i]);
         n->said[i] = text;
         /* That refs resolve is no news unless they did not before. */
@@ -224,12 +229,10 @@ static void report_object(struct report *r, const struct wss *w, const struct re
     struct note *n = note_of(r, w);
     struct status_facts facts = {.verdict = v};
     struct status_wanted wanted = {0};
-    bool leads = r->parts.leads(r->parts.arg), taken = false;
+    bool tells = !r->parts.events || r->parts.leads(r->parts.arg), taken = false;
 
     n->seen = true;
     judge_programmed(r, n, v);
-    if (!r->parts.status)
-        return;
     facts.programmed = n->programmed;
     facts.programmed_message = n->message;
     if (r->parts.ports && v->part == RENDER_OURS) {
@@ -241,15 +244,17 @@ static void report_object(struct report *r, const struct wss *w, const struct re
         taken = state == PORTS_TAKEN;
     }
     if (!status_judge(&facts, &wanted)) {
-        status_forget(r->parts.status, w->ns, w->name);
+        if (r->parts.status)
+            status_forget(r->parts.status, w->ns, w->name);
         return;
     }
-    if (leads) {
+    if (tells) {
         say_transitions(r, n, w, &wanted);
         say_warnings(r, n, w, v);
         say_port(r, n, w, taken, facts.service_message);
     }
-    status_want(r->parts.status, w, &wanted);
+    if (r->parts.status)
+        status_want(r->parts.status, w, &wanted);
     status_wanted_free(&wanted);
 }
 

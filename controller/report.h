@@ -1,5 +1,5 @@
 /* report.h - what is said of each object after a pass: conditions, Events, ports of the managed Service
- * Shape:   verdicts + what the proxy echoed -> facts of each object -> status_want; a change of status or reason -> an Event;
+ * Shape:   verdicts + what the proxy echoed -> facts of each object -> status_want; a change of status or reason -> an Event (a sidecar: a log line);
  *          ports of what is served -> ports_want
  * Units:   none
  * Owner:   report_new ... report_free; its parts are the caller's and outlive it. What it remembers of an object goes with the object

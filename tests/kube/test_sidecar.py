@@ -116,7 +116,10 @@ def test_a_secret_that_is_not_mounted_names_the_annotation(pod, namespace):
         pod.apply(selecting("secure", namespace, port, backend.port, None, https=True, tls={"secretRef": {"name": "absent"}}),
                   selecting("fine", namespace, fine, backend.port, None))  # fmt: skip
         wait_open(fine)
-        wait_until("the log names it", lambda: any("tidegate.dev/tls-secrets" in str(e) for e in pod.controller.logs), 10)
+        try:
+            wait_until("the log names it", lambda: any("tidegate.dev/tls-secrets" in str(e) for e in pod.controller.logs), 10)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; the last lines: {pod.controller.logs[-10:]}") from None
         assert not is_open(port)
 
 
