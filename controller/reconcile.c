@@ -65,6 +65,7 @@ struct reconcile {
     bool stopping;
     bool unpublished; /* the text of the last pass is not in the file */
     bool said_nothing_ours;
+    bool confirmed; /* as of the last look */
     char waits[320];
     struct pages_view view;
 };
@@ -118,6 +119,22 @@ static void publish_now(struct reconcile *r)
     buf_free(&text);
 }
 
+/* The proxy may run the text already, and have no news for it: the look is not only for its echo. */
+static void look_confirmed(struct reconcile *r)
+{
+    bool before = r->confirmed;
+
+    r->confirmed = publish_confirmed(r->publish);
+    if (!r->view.synced || !r->confirmed)
+        return;
+    if (!r->view.ready)
+        log_msg(LOG_INFO, "ready", "servers: %zu, revision %.12s", r->view.objects,
+                publish_revision(r->publish));
+    if (!r->view.ready || !before)
+        r->view.published_at = time(NULL);
+    r->view.ready = true;
+}
+
 static void say_nothing_ours(struct reconcile *r)
 {
     for (size_t i = 0; i < render_count(r->render); i++)
@@ -154,6 +171,7 @@ static void pass(struct reconcile *r)
     r->view.objects = store_count(r->store);
     if (render_run(r->render, r->store) || first || r->unpublished)
         publish_now(r);
+    look_confirmed(r);
     report_pass(r->report, r->store, r->render);
     say_nothing_ours(r);
     if (first)
@@ -243,13 +261,7 @@ static void on_echo(void *arg)
 {
     struct reconcile *r = arg;
 
-    if (publish_confirmed(r->publish) && r->view.synced) {
-        if (!r->view.ready)
-            log_msg(LOG_INFO, "ready", "servers: %zu, revision %.12s", r->view.objects,
-                    publish_revision(r->publish));
-        r->view.ready = true;
-        r->view.published_at = time(NULL);
-    }
+    look_confirmed(r);
     if (r->view.synced && !r->stopping)
         report_pass(r->report, r->store, r->render);
 }

@@ -129,7 +129,13 @@ static void judge_echo(struct note *n, const struct render_verdict *v, const str
     }
 }
 
-/* A document that is not confirmed yet is pending; one that did not change keeps what was said of it. */
+/* A proxy that was started again runs nothing yet; after a while that is no longer a restart. */
+static bool runs_nothing(struct publish *p, const char **why)
+{
+    return !*publish_echo(p)->revision && publish_late(p, why);
+}
+
+/* A document that is not confirmed yet is pending; one that did not change keeps what was said of it while the proxy runs it. */
 static void judge_programmed(struct report *r, struct note *n, const struct render_verdict *v)
 {
     const char *why;
@@ -141,7 +147,7 @@ static void judge_programmed(struct report *r, struct note *n, const struct rend
     } else if (publish_confirmed(r->parts.publish)) {
         judge_echo(n, v, publish_server(r->parts.publish, n->full_name));
         n->version = v->version;
-    } else if (n->version == v->version) {
+    } else if (n->version == v->version && !runs_nothing(r->parts.publish, &why)) {
         if (n->programmed == STATUS_PROG_ACTIVE && !v->newest)
             set_programmed(n, STATUS_PROG_STALE, NULL);
         else if (n->programmed == STATUS_PROG_STALE && v->newest && !n->message)

@@ -1,0 +1,57 @@
+"""Either process ends and comes back: what is served then, and what the objects say."""
+
+import json
+import time
+
+from gateway import echoes, server
+from support.backend import RawBackend, echo
+from support.proxy import free_port
+from support.wait import wait_until
+
+
+def test_a_bad_object_inherits_nothing_from_a_deleted_one_of_its_name(gateway, namespace):
+    port = free_port()
+    with RawBackend(echo) as backend:
+        gateway.apply(server("again", namespace, port, backend.port))
+        gateway.wait_condition("again")
+        folder = gateway.path("again").rsplit("/", 1)[0]
+        gateway.api.must("DELETE", gateway.path("again"))
+        gateway.api.must("POST", folder, server("again", namespace, port, "ws://nosuch:80"))  # within one pass
+        gateway.wait_condition("again", "Programmed", "False", says="Nothing of it is served")
+        assert "/again" not in gateway.servers()
+
+
+def test_a_proxy_that_comes_back_and_takes_nothing_is_no_longer_programmed(gateway, namespace):
+    port = free_port()
+    with RawBackend(echo) as backend:
+        gateway.apply(server("held", namespace, port, backend.port))
+        gateway.wait_condition("held")
+        gateway.proxy.stop()
+        status = json.loads((gateway.run_dir / "status.json").read_text())
+        seen = {"revision": status["revision"], "result": "refused", "errors": ["no memory"]}
+        status |= {"revision": None, "seen": seen, "servers": []}
+        (gateway.run_dir / "status.new").write_text(json.dumps(status))
+        (gateway.run_dir / "status.new").rename(gateway.run_dir / "status.json")
+        gateway.wait_condition("held", "Programmed", "False", "ReloadFailed", says="no memory")
+        gateway.wait_condition("held", "Ready", "False")
+        gateway.start_proxy()
+        gateway.wait_condition("held")
+        echoes(port)
+
+
+def test_the_time_of_the_last_reload_is_that_of_a_reload(gateway, namespace):
+    name = "tidegate_controller_config_last_reload_success_timestamp_seconds"
+    with RawBackend(echo) as backend:
+        gateway.apply(server("one", namespace, free_port(), backend.port))
+        gateway.wait_condition("one")
+        before = gateway.controller.metric(name)
+        path = gateway.run_dir / "status.json"
+        wait_until("a second later", lambda: time.time() > before + 1.5)
+        status = json.loads(path.read_text())
+        status["servers"][0]["connections"] = 5  # counts alone are no reload
+        (gateway.run_dir / "status.new").write_text(json.dumps(status))
+        (gateway.run_dir / "status.new").rename(path)
+        seen = gateway.controller.metric("tidegate_controller_reconciles_total")
+        gateway.api.kubectl("label", "wss", "one", "-n", namespace, "tier=web")
+        wait_until("a pass", lambda: gateway.controller.metric("tidegate_controller_reconciles_total") > seen)
+        assert gateway.controller.metric(name) == before
