@@ -180,11 +180,25 @@ static void on_begin(void *arg)
     store_begin(s->r->store, s->kind, s->ns);
 }
 
+/* A WebSocketServer whose status alone has changed, as each of our own writes does, needs no pass over all of them. */
+static bool status_alone(struct reconcile *r, const json_t *object)
+{
+    const json_t *metadata = json_object_get(object, "metadata");
+    const char *ns = json_string_value(json_object_get(metadata, "namespace"));
+    const char *name = json_string_value(json_object_get(metadata, "name"));
+    const struct store_object *o = r->view.synced && ns && name ? store_find(r->store, ns, name) : NULL;
+    const struct render_verdict *v = o && !o->dirty ? render_find(r->render, ns, name) : NULL;
+
+    if (v && !r->stopping)
+        report_one(r->report, &o->wss, v);
+    return v != NULL;
+}
+
 static void on_put(void *arg, json_t *object)
 {
     struct source *s = arg;
 
-    if (store_put(s->r->store, s->kind, object))
+    if (store_put(s->r->store, s->kind, object) && (s->kind != STORE_WSS || !status_alone(s->r, object)))
         schedule(s->r);
 }
 

@@ -21,7 +21,7 @@ struct doc {
 };
 
 struct slot {
-    char *ns, *name, *created; /* created: NULL or as in the object */
+    char *ns, *name, *created, *uid; /* created, uid: NULL or as in the object that was judged last */
     struct render_verdict verdict;
     struct render_condition own; /* Accepted, before the others are looked at */
     char *refused;               /* Accepted's message, when the others decide it */
@@ -59,6 +59,7 @@ static void slot_free(struct slot *s)
     free(s->ns);
     free(s->name);
     free(s->created);
+    free(s->uid);
     free(s);
 }
 
@@ -231,6 +232,16 @@ static void keep_last(struct slot *s)
     }
 }
 
+/* Whether the object was made anew under its old name since it was judged last. */
+static bool made_anew(struct slot *s, const struct wss *w)
+{
+    bool anew = s->uid && w->uid && strcmp(s->uid, w->uid) != 0;
+
+    free(s->uid);
+    s->uid = w->uid ? need(strdup(w->uid)) : NULL;
+    return anew;
+}
+
 static void judge(struct render *r, struct store *store, struct slot *s, struct store_object *o)
 {
     struct render_verdict *v = &s->verdict;
@@ -257,6 +268,9 @@ static void judge(struct render *r, struct store *store, struct slot *s, struct 
         doc_free(&s->newest);
         doc_free(&s->last);
     }
+    /* What an object that was deleted left is not a last good version of the next one of its name. */
+    if (made_anew(s, &o->wss))
+        doc_free(&s->last);
     s->judged = true;
     o->dirty = false;
     render_judged_free(&j);

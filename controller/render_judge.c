@@ -112,9 +112,10 @@ static bool check_rules(const struct judge *j)
                         "their pod; give backend: ws://localhost:PORT")));
     if (!j->rules->sidecar && j->out->part == RENDER_OURS && w->spec.port >= RENDER_RESERVED_FIRST &&
         w->spec.port <= RENDER_RESERVED_LAST)
-        return reject(j, "UnsupportedValue",
-                      need_printf("spec.port: %d to %d are the gateway's own; give another port",
-                                  RENDER_RESERVED_FIRST, RENDER_RESERVED_LAST));
+        return reject(
+            j, "UnsupportedValue",
+            need_printf("spec.port: %u is the gateway's own, as are all from %d to %d; give another port",
+                        w->spec.port, RENDER_RESERVED_FIRST, RENDER_RESERVED_LAST));
     return check_sources(j) && check_local(j);
 }
 

@@ -279,6 +279,12 @@ static void want_ports(struct report *r, const struct render *rendered)
     free(ports);
 }
 
+void report_one(struct report *r, const struct wss *w, const struct render_verdict *v)
+{
+    report_object(r, w, v);
+    note_of(r, w)->seen = false; /* a pass sweeps by it */
+}
+
 void report_pass(struct report *r, struct store *s, const struct render *rendered)
 {
     if (r->parts.ports)

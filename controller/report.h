@@ -29,6 +29,8 @@ struct report;
 struct report *report_new(const struct report_parts *parts);
 void report_free(struct report *r);
 void report_pass(struct report *r, struct store *s, const struct render *rendered);
+/* The same of one object, whose status alone has changed. */
+void report_one(struct report *r, const struct wss *w, const struct render_verdict *v);
 /* Calls `each` with every server that is served here and whether the proxy runs its newest version. */
 void report_servers(const struct report *r, void (*each)(void *arg, const char *server, bool programmed),
                     void *arg);

@@ -237,7 +237,10 @@ static void list_failed(struct kube_reflect *r, const struct kube_reply *reply)
         kube_reflect_say(r, "list", reply->why);
         kube_reflect_be(r, KUBE_REFLECT_FORBIDDEN);
         forget_pages(r);
-        kube_reflect_much_later(r, KUBE_STEP_LIST, retry_after_s);
+        if (reply->status == 403 && !r->holds)
+            kube_reflect_much_later(r, KUBE_STEP_LIST, retry_after_s);
+        else
+            kube_reflect_later(r, KUBE_STEP_LIST, retry_after_s);
     } else if (reply->end == KUBE_ANSWERED && reply->status == 404) {
         forget_pages(r);
         kube_find_again(r);
@@ -374,12 +377,9 @@ static void watch_refused(struct kube_reflect *r, const struct kube_reply *reply
     } else if (reply->status == 404) {
         count_end(r, KUBE_CAUSE_ERROR);
         kube_find_again(r);
-    } else if (reply->status == 403) {
-        count_end(r, KUBE_CAUSE_ERROR);
-        kube_reflect_say(r, "watch", reply->why);
-        kube_reflect_much_later(r, KUBE_STEP_WATCH, retry_after_s);
-    } else if (reply->status == 401 || reply->status == 429 || reply->status >= 500) {
-        /* No list for it: a server that is short of breath has no use for one. */
+    } else if (reply->status == 401 || reply->status == 403 || reply->status == 429 || reply->status >= 500) {
+        /* No list for it: a server that is short of breath has no use for one. One that has just started says 403 until it
+         * has read its roles. */
         watch_later(r, KUBE_STEP_WATCH, reply->why, retry_after_s);
     } else {
         r->unset = true;

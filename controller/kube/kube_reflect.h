@@ -24,8 +24,8 @@
 enum kube_reflect_state {
     KUBE_REFLECT_WAITING = 0, /* no complete list yet */
     KUBE_REFLECT_SYNCED,      /* at least one complete list is in */
-    KUBE_REFLECT_FORBIDDEN,   /* 401 or 403 to the first list; asked again with the longest backoff */
-    KUBE_REFLECT_ABSENT,      /* the API does not know this kind (404 or discovery); asked again likewise */
+    KUBE_REFLECT_FORBIDDEN, /* 401 or 403 to the first list; after a 403 asked again with the longest backoff */
+    KUBE_REFLECT_ABSENT,    /* the API does not know this kind (404 or discovery); asked again likewise */
 };
 
 struct kube_kind {

@@ -17,7 +17,11 @@ start_kube() {
     kube_bin=$(tests/kube/build)
     kubeconfig=$(/usr/bin/python3 tests/kube/server.py up --dir "$dir/kube")
     kubectl_ apply -f deploy/crd.yaml
-    kubectl_ wait --for=condition=Established --timeout=30s crd/websocketservers.tidegate.dev >/dev/null
+    # kubectl fails at once while there are no conditions at all
+    until kubectl_ wait --for=condition=Established --timeout=30s crd/websocketservers.tidegate.dev >"$dir/crd.log" 2>&1; do
+        grep -q "conditions accessor" "$dir/crd.log" || fail "$(cat "$dir/crd.log")"
+        sleep 0.2
+    done
 }
 
 stop_kube() {

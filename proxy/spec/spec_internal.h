@@ -12,7 +12,8 @@
 #include "spec/spec.h"
 #include "spec/spec_cert.h"
 
-#define SPEC_QUOTE_CHARS 60
+#define SPEC_QUOTE_CHARS  60
+#define SPEC_SECRET_CHARS 40 /* of base64 in a row: an Ed25519 key alone has 43 */
 
 enum spec_mark {
     SPEC_MARK_NAME = 1 << 0,
@@ -36,7 +37,7 @@ void spec_backend_free(struct spec_backend *b);
 struct spec_quote {
     char text[SPEC_QUOTE_CHARS * 4 + 8];
 };
-/* "text" for a message: printable ASCII, the rest as \xNN, cut. */
+/* "text" for a message: printable ASCII, the rest as \xNN, cut; not shown at all where it may be a key or a password. */
 const char *spec_quote(struct spec_quote *q, const char *text, size_t len);
 #define SPEC_QUOTE(text, len) spec_quote(&(struct spec_quote){{0}}, (text), (len))
 

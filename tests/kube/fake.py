@@ -45,6 +45,7 @@ class Request:
     body: bytes
     at: float  # time.monotonic()
     connection: int
+    fresh: bool  # the first one on its connection
     verb: str  # get, list, watch, create, update, patch, discover
     ns: str = None
     plural: str = None
@@ -159,6 +160,7 @@ class _Connection(threading.Thread):
         self.fake, self.raw, self.number = fake, sock, number
         self.sock, self.data, self.lock = None, b"", threading.Lock()
         self.left, self.how = threading.Event(), None  # the watch on it was ended by the test
+        self.used = False
 
     def run(self):
         try:
@@ -200,7 +202,8 @@ class _Connection(threading.Thread):
             self._more()
         body, self.data = self.data[:length], self.data[length:]
         method, target, _ = line.split(" ")
-        return _request(method, target, headers, body, self.number)
+        fresh, self.used = not self.used, True
+        return _request(method, target, headers, body, self.number, fresh)
 
     def send(self, data):
         with self.lock:
@@ -252,14 +255,13 @@ class _Connection(threading.Thread):
         while not self.left.is_set():
             if select.select([self.sock], [], [], 0.02)[0]:
                 with self.lock:
-                    if not self.sock.recv(4096):
-                        raise Gone
+                    self._more()  # the next request may come before the end of this one is noticed
         self.left.clear()
         if self.how != "stay":
             getattr(self, self.how)()
 
 
-def _request(method, target, headers, body, number):
+def _request(method, target, headers, body, number, fresh):
     path, _, query = target.partition("?")
     query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     found = PATH.match(path)
@@ -271,7 +273,7 @@ def _request(method, target, headers, body, number):
         verb = "discover"
     elif verb == "get" and not words.get("name"):
         verb = "watch" if query.get("watch") in ("1", "true") else "list"
-    return Request(method, path, query, headers, body, time.monotonic(), number, verb, **words)
+    return Request(method, path, query, headers, body, time.monotonic(), number, fresh, verb, **words)
 
 
 def merged(old, new):
@@ -351,8 +353,8 @@ class Fake:
     # the world
 
     def put(self, plural, obj, tell=True):
-        """Creates or changes an object; its watches are told unless `tell` is false (they learn it when they come again).
-        Returns it as it is kept."""
+        """Creates or changes an object; its watches are told. Unless `tell` is false: those that are open then get nothing
+        more by themselves, what comes after them begins with it. Returns it as it is kept."""
         with self.lock:
             api, kind = KINDS[plural]
             obj = {"apiVersion": api, "kind": kind, **copy.deepcopy(obj)}
@@ -379,9 +381,13 @@ class Fake:
     def _tell(self, plural, version, kind, obj, tell):
         self.version = version
         self.history[plural].append((version, kind, obj))
-        for watch in self.watches if tell else ():
-            if watch.request.plural == plural and not watch.held and not watch.over:
+        for watch in self.watches:
+            if watch.request.plural != plural or watch.held or watch.over:
+                continue
+            if tell:
                 watch.tell(kind, obj)
+            else:
+                watch.held = True
 
     # the script
 

@@ -346,7 +346,9 @@ class ApiServer:
     def apply_crd(self, path):
         """A file of CustomResourceDefinitions, and until they are served."""
         self.kubectl("apply", "-f", path)
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", path)
+        # kubectl fails at once while there are no conditions at all
+        wait = ("wait", "--for=condition=Established", "--timeout=30s", "-f", path)
+        _wait(f"{path} established", lambda: not self.kubectl(*wait, check=False).returncode, 30)
 
 
 def main():

@@ -212,3 +212,30 @@ def test_a_gateway_of_some_namespaces_needs_rights_in_those_only(start_gateway, 
         gateway.wait_condition("ours")
         echoes(ours)
         assert not is_open(theirs)
+
+
+def test_a_hundred_edits_in_a_row_end_at_the_last(gateway, namespace):
+    port = free_port()
+    with Still(gateway), RawBackend(echo_as("wrong")) as wrong, RawBackend(echo_as("last")) as last:
+        gateway.apply(server("busy", namespace, port, wrong.port))
+        gateway.wait_condition("busy")
+        client, _ = enter(port)
+        with client:
+            for number in range(100):
+                url = f"ws://localhost:{wrong.port if number < 99 else last.port}/{number}"
+                gateway.api.must("PATCH", gateway.path("busy"), {"spec": {"backend": url}}, kind="application/merge-patch+json")
+            gateway.wait_condition("busy")
+            assert gateway.get("busy")["metadata"]["generation"] == 101
+            assert echoes(port).get("X-Backend") == "last"
+            talk(client)
+
+
+def test_one_made_anew_under_its_name_is_another_one(gateway, namespace):
+    port = free_port()
+    with RawBackend(echo_as("first")) as first, RawBackend(echo_as("second")) as second:
+        gateway.apply(server("again", namespace, port, first.port))
+        gateway.wait_condition("again")
+        gateway.api.kubectl("delete", "wss", "again", "-n", namespace)
+        gateway.apply(server("again", namespace, port, second.port))
+        gateway.wait_condition("again")
+        assert echoes(port).get("X-Backend") == "second"

@@ -2,7 +2,10 @@
 
 import signal
 
-from gateway import Still, b64, echoes, secret, server
+import pytest
+
+from gateway import Gateway, Still, b64, echoes, secret, server
+from server import REPO, ApiServer
 from support.backend import RawBackend, echo, echo_as
 from support.client import client_context
 from support.proxy import free_port
@@ -10,9 +13,10 @@ from support.site import is_open
 from support.wait import wait_until
 
 OUTAGE_SECONDS = 65
-RETURN_SECONDS = 45  # backoff of watches is at most 30 s
+RETURN_SECONDS = 75  # a watch that failed again and again waits up to a minute
 
 
+@pytest.mark.timeout(300)
 def test_an_api_server_away_for_a_minute_closes_nothing(gateway, namespace, figure):
     port, new = free_port(), free_port()
     with Still(gateway, count=1000, period_ms=1000) as still, RawBackend(echo_as("one")) as one, RawBackend(echo_as("two")) as two:
@@ -65,6 +69,14 @@ def test_a_controller_that_finds_no_api_server_leaves_what_is_served(gateway, na
         echoes(port)
 
 
+def answers(controller, code):
+    """How often the API server has answered so."""
+    try:
+        return controller.metric("tidegate_controller_api_requests_total", code=code)
+    except OSError:
+        return 0
+
+
 def is_answered(process, path):
     try:
         return process.get(path)[0] == 200
@@ -115,3 +127,46 @@ def test_programmed_waits_for_the_proxy(gateway, namespace):
             gateway.proxy.process.send_signal(signal.SIGCONT)
         gateway.wait_condition("waits")
         echoes(port)
+
+
+def test_a_token_that_is_refused_is_read_again(gateway, namespace, api):
+    """It rotates in its file; a moment without a good one passes."""
+    token = gateway.kubeconfig.with_name(gateway.kubeconfig.name + ".token")
+    good, port = token.read_text(), free_port()
+    with Still(gateway), RawBackend(echo) as backend:
+        token.write_text("not-a-token")
+        gateway.controller.stop()
+        controller = gateway.start_controller(wait=False)
+        wait_until("a 401", lambda: answers(controller, "401"), 10)
+        assert controller.alive() and not gateway.is_ready()
+        token.write_text(api.token("gateway", namespace))
+        gateway.wait_ready(RETURN_SECONDS)
+        gateway.apply(server("next", namespace, port, backend.port))
+        gateway.wait_condition("next")
+        echoes(port)
+    gateway.secrets += [good.rpartition(".")[2]]  # its signature
+
+
+def test_a_gateway_that_is_there_before_its_crd_waits_for_it(tmp_path):
+    api = ApiServer(tmp_path / "api", tied=True).up()
+    try:
+        namespace = api.namespace("early")
+        gateway = Gateway(api, tmp_path, namespace)
+        try:
+            gateway.start_controller(wait=False)
+            wait_until("a 404", lambda: answers(gateway.controller, "404"), 10)
+            assert not gateway.is_ready()
+            api.apply_crd(REPO / "deploy/crd.yaml")
+            gateway.start_proxy(wait=False)
+            gateway.wait_ready(RETURN_SECONDS)
+            port = free_port()
+            with RawBackend(echo) as backend:
+                gateway.apply(server("first", namespace, port, backend.port))
+                gateway.wait_condition("first")
+                echoes(port)
+            gateway.check_quiet()
+            gateway.stop()
+        finally:
+            gateway.kill()
+    finally:
+        api.down()

@@ -231,22 +231,33 @@ static void asks_for_less_when_a_page_is_too_large(void **state)
 
 static void says_forbidden_and_asks_on_slowly(void **state)
 {
-    static const int statuses[] = {403, 401};
-
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
-        begin_test();
-        answer_end(KUBE_ANSWERED, statuses[i], 0, "no");
-        assert_string_equal(kube_reflect_trouble(r), "list things: no");
-        asked_much_later(THINGS "?limit=500");
-        answer_end(KUBE_ANSWERED, statuses[i], 0, "no");
-        sunk("forbidden ");
-        asked_much_later(THINGS "?limit=500");
-        answer_page("3", NULL, "a");
-        sunk("[ +a ] synced ");
-        assert_string_equal(kube_reflect_trouble(r), "");
-        end_test();
-    }
+    begin_test();
+    answer_end(KUBE_ANSWERED, 403, 0, "no");
+    assert_string_equal(kube_reflect_trouble(r), "list things: no");
+    asked_much_later(THINGS "?limit=500");
+    answer_end(KUBE_ANSWERED, 403, 0, "no");
+    sunk("forbidden ");
+    asked_much_later(THINGS "?limit=500");
+    answer_page("3", NULL, "a");
+    sunk("[ +a ] synced ");
+    assert_string_equal(kube_reflect_trouble(r), "");
+    end_test();
+}
+
+static void asks_soon_with_another_token(void **state)
+{
+    (void)state;
+    begin_test();
+    answer_end(KUBE_ANSWERED, 401, 0, "no");
+    assert_string_equal(kube_reflect_trouble(r), "list things: no");
+    asked_after_failure(0, THINGS "?limit=500");
+    answer_end(KUBE_ANSWERED, 401, 0, "no");
+    sunk("forbidden ");
+    asked_after_failure(1, THINGS "?limit=500");
+    answer_page("3", NULL, "a");
+    sunk("[ +a ] synced ");
+    end_test();
 }
 
 static void ends_its_call_and_its_wait_when_freed(void **state)
@@ -296,6 +307,7 @@ int main(void)
         cmocka_unit_test(a_version_that_stays_expired_is_no_hot_loop),
         cmocka_unit_test(asks_for_less_when_a_page_is_too_large),
         cmocka_unit_test(says_forbidden_and_asks_on_slowly),
+        cmocka_unit_test(asks_soon_with_another_token),
         cmocka_unit_test(ends_its_call_and_its_wait_when_freed),
         cmocka_unit_test(is_freed_before_it_began),
     };

@@ -379,8 +379,9 @@ static void what_is_wrong_is_not_accepted_and_harms_nobody_else(void **state)
     static const struct {
         const char *spec, *accepted;
     } wrong[] = {
-        {"'port':9901,'backend':'ws://h.x'",
-         "False/UnsupportedValue: spec.port: 9900 to 9903 are the gateway's own; give another port"},
+        {"'port':9901,'backend':'ws://h.x'", "False/UnsupportedValue: spec.port: 9901 is the gateway's own, "
+                                             "as are all from 9900 to 9903; give another "
+                                             "port"},
         {"'port':1,'backendRef':{'name':'s','port':1},'workloadSelector':{}",
          "False/UnsupportedValue: spec.backendRef: is not for sidecars"},
         {"'port':1,'backend':'ws://localhost:1'",

@@ -1,11 +1,10 @@
 /* A library put in front of libc's clocks and waits: CLOCK_MONOTONIC runs `speed` times as fast as it does, so that a minute's
  * silence is a matter of a second; the wall clock is off by `wall_s`. Both stand in the file named by SPEED_SHIM_CONTROL, which is
- * mapped, and may change at any time: a wait looks again each LOOK_MS. */
+ * mapped and may change at any time: a wait looks again each LOOK_MS. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,14 +17,14 @@
 
 #define LOOK_MS 20
 
+/* Written by Clock of shims.py. */
 struct control {
+    volatile uint64_t version; /* odd: being written */
     volatile double speed, wall_s;
+    volatile int64_t real_ns, shown_ns; /* since when it is so, by both clocks */
 };
 
 static const struct control *control;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static double last_speed = 1;
-static int64_t real_ns, shown_ns; /* when the speed changed last, by both clocks */
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -40,43 +39,38 @@ __attribute__((constructor)) static void begin(void)
     control = map;
 }
 
-static double speed(void)
+static struct control now(void)
 {
-    return control && control->speed > 0 ? control->speed : 1;
-}
+    struct control c = {.speed = 1};
+    uint64_t version;
 
-static int64_t shown(int64_t now_ns)
-{
-    const double at = speed();
-    int64_t out;
-
-    pthread_mutex_lock(&lock);
-    if (!real_ns)
-        real_ns = shown_ns = now_ns;
-    out = shown_ns + (int64_t)((double)(now_ns - real_ns) * last_speed);
-    if (at != last_speed) {
-        real_ns = now_ns;
-        shown_ns = out;
-        last_speed = at;
-    }
-    pthread_mutex_unlock(&lock);
-    return out;
+    if (!control)
+        return c;
+    do {
+        version = control->version;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        c = *control;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    } while (version % 2 || version != control->version);
+    return c;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *t)
 {
     const int r = (int)syscall(SYS_clock_gettime, clock, t);
+    const struct control c = now();
 
     if (r)
         return r;
     if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) {
-        t->tv_sec += control ? (time_t)control->wall_s : 0;
+        t->tv_sec += (time_t)c.wall_s;
     } else if (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_MONOTONIC_COARSE) {
         int64_t ns;
 
         syscall(SYS_clock_gettime, CLOCK_MONOTONIC,
                 t); /* one clock for all three: they must not be told apart */
-        ns = shown((int64_t)t->tv_sec * 1000000000 + t->tv_nsec);
+        ns = (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+        ns = c.shown_ns + (int64_t)((double)(ns - c.real_ns) * c.speed);
         t->tv_sec = ns / 1000000000;
         t->tv_nsec = ns % 1000000000;
     }
@@ -85,29 +79,29 @@ int clock_gettime(clockid_t clock, struct timespec *t)
 
 int gettimeofday(struct timeval *restrict t, void *restrict zone)
 {
-    struct timespec now;
+    struct timespec wall;
 
     (void)zone;
-    clock_gettime(CLOCK_REALTIME, &now);
-    t->tv_sec = now.tv_sec;
-    t->tv_usec = now.tv_nsec / 1000;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    t->tv_sec = wall.tv_sec;
+    t->tv_usec = wall.tv_nsec / 1000;
     return 0;
 }
 
 time_t time(time_t *out)
 {
-    struct timespec now;
+    struct timespec wall;
 
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_REALTIME, &wall);
     if (out)
-        *out = now.tv_sec;
-    return now.tv_sec;
+        *out = wall.tv_sec;
+    return wall.tv_sec;
 }
 
 /* Of a wait of so long: what the kernel is told. A wait that ends early ends without anything, which its callers bear. */
 static int scaled(int ms)
 {
-    const double wait = ms / speed();
+    const double wait = ms / now().speed;
 
     if (ms < 0 || wait > LOOK_MS)
         return LOOK_MS;
