@@ -2,7 +2,9 @@
 #include "test_kube_call.h"
 
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
+#include <semaphore.h>
 #include <sys/stat.h>
 
 #define REFUSED "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -239,6 +241,45 @@ static void nothing_is_sent_before_the_config_is_ready(void **state)
     assert_int_equal(g.status, 200);
 }
 
+/* In front of libc's: a name server that does not answer. Addresses are not asked for here. */
+static sem_t asked, answered;
+
+int getaddrinfo(const char *restrict node, const char *restrict service,
+                const struct addrinfo *restrict hints, struct addrinfo **restrict out)
+{
+    (void)node;
+    (void)service;
+    (void)hints;
+    *out = NULL;
+    sem_post(&asked);
+    sem_wait(&answered);
+    return EAI_AGAIN;
+}
+
+static void nobody_waits_for_a_name(void **state)
+{
+    struct got g = {0};
+    uint64_t from_ms;
+
+    (void)state;
+    sem_init(&asked, 0, 0);
+    sem_init(&answered, 0, 0);
+    snprintf(config.server, sizeof config.server, "https://no-such-name.invalid:%d", peer.port);
+    start(&g, get("/", &g));
+    while (sem_trywait(&asked))
+        turn_for(5);
+    from_ms = loop_clock_ms();
+    alarm(10);
+    kube_http_cancel(g.call);
+    kube_http_free(http);
+    http = NULL;
+    turn_for(20);
+    alarm(0);
+    assert_true(loop_clock_ms() - from_ms < 1000);
+    assert_int_equal(g.done, 0);
+    sem_post(&answered);
+}
+
 static void nobody_there_is_said_at_once(void **state)
 {
     struct got g = {0};
@@ -271,6 +312,7 @@ int main(void)
         TEST(a_new_generation_has_connections_of_its_own),
         TEST(the_server_may_have_another_name_than_its_address),
         TEST(nothing_is_sent_before_the_config_is_ready),
+        TEST(nobody_waits_for_a_name),
         TEST(nobody_there_is_said_at_once),
     };
 
