@@ -10,18 +10,19 @@ from support.certs import Certs
 from support.need import cannot_run
 
 NUMBERS = itertools.count(1)
-FIGURES = []
 
 
 @pytest.fixture
 def figure(request):
     """figure("%.2f s", seconds): a line of the run's summary, for what was measured."""
-    return lambda text, *values: FIGURES.append(f"{request.node.name}: {text % values}")
+    return lambda text, *values: request.node.user_properties.append(("figure", text % values))
 
 
 def pytest_terminal_summary(terminalreporter):
-    for line in FIGURES:
-        terminalreporter.write_line(f"figure: {line}")
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        for key, figure in getattr(report, "user_properties", ()):
+            if key == "figure" and report.when == "call":
+                terminalreporter.write_line(f"figure: {report.nodeid.rpartition('::')[2]}: {figure}")
 
 
 @pytest.fixture(scope="session")

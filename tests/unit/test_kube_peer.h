@@ -50,6 +50,8 @@ struct peer {
     struct peer_step steps[PEER_STEPS];
     struct peer_request seen[PEER_STEPS];
     int step_count, seen_count;
+    const char *refused; /* not NULL: a head that has this gets `refusal`, whatever its step says */
+    const char *refusal;
     int open_now, open_most; /* requests that wait for their answer to be finished */
 };
 
@@ -115,6 +117,8 @@ static inline bool peer_serve(struct peer_work *w, SSL *ssl)
         snprintf(r->sni, sizeof r->sni, "%s", sni ? sni : "");
         if (p->seen_count < p->step_count)
             step = p->steps[p->seen_count];
+        if (p->refused && strstr(r->text, p->refused))
+            step.reply = p->refusal;
         if (p->seen_count < PEER_STEPS)
             p->seen[p->seen_count++] = *r;
         if (++p->open_now > p->open_most)
