@@ -153,7 +153,9 @@ static void judge_programmed(struct report *r, struct note *n, const struct rend
         else if (n->programmed == STATUS_PROG_STALE && v->newest && !n->message)
             set_programmed(n, STATUS_PROG_ACTIVE, NULL);
     } else if (publish_late(r->parts.publish, &why)) {
-        set_programmed(n, STATUS_PROG_FAILED, why);
+        bool older = n->version && *publish_echo(r->parts.publish)->revision;
+
+        set_programmed(n, older ? STATUS_PROG_STALE : STATUS_PROG_FAILED, why);
     } else {
         set_programmed(n, STATUS_PROG_PENDING, NULL);
     }

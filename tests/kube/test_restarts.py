@@ -1,10 +1,10 @@
-"""Either process ends and comes back: what is served then, and what the objects say."""
+"""Either process ends and comes back, or cannot write: what is served then, and what the objects say."""
 
 import json
 import time
 
 from gateway import echoes, server
-from support.backend import RawBackend, echo
+from support.backend import RawBackend, echo, echo_as
 from support.proxy import free_port
 from support.wait import wait_until
 
@@ -55,3 +55,20 @@ def test_the_time_of_the_last_reload_is_that_of_a_reload(gateway, namespace):
         gateway.api.kubectl("label", "wss", "one", "-n", namespace, "tier=web")
         wait_until("a pass", lambda: gateway.controller.metric("tidegate_controller_reconciles_total") > seen)
         assert gateway.controller.metric(name) == before
+
+
+def test_a_file_that_cannot_be_written_is_said_and_tried_again(gateway, namespace):
+    port, other, third = free_port(), free_port(), free_port()
+    with RawBackend(echo_as("old")) as old, RawBackend(echo_as("new")) as new:
+        gateway.apply(server("edited", namespace, port, old.port), server("still", namespace, third, old.port))
+        gateway.wait_settled("edited", "still")
+        blocked = gateway.run_dir / "servers.yaml.tmp"
+        blocked.mkdir()
+        gateway.apply(server("edited", namespace, port, new.port), server("young", namespace, other, new.port))
+        gateway.wait_condition("edited", "Programmed", "False", "ReloadFailed", says="The last good version keeps serving")
+        gateway.wait_condition("young", "Programmed", "False", "ReloadFailed", says="does not serve it")
+        gateway.wait_condition("still")
+        assert echoes(port).get("X-Backend") == "old"
+        blocked.rmdir()
+        gateway.wait_settled("edited", "young", "still")
+        assert echoes(port).get("X-Backend") == "new"
