@@ -92,10 +92,33 @@ static void nothing_pasted_into_a_wrong_field_is_quoted(void **state)
         }
 }
 
+/* The value of a header in the place of its name. */
+static void of_a_header_only_its_name_is_told(void **state)
+{
+    static const char *const headers[] = {"'set':{'Authorization: Bearer hunter2':''}",
+                                          "'remove':['Authorization: Bearer hunter2']"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(headers); i++) {
+        struct store *s = store_new();
+        const char *problem;
+
+        PUT(s, STORE_WSS,
+            "{'metadata':{'namespace':'a','name':'x'},'spec':{'port':1,'backend':'ws://h.x','headers':{%s}}}",
+            headers[i]);
+        problem = store_at(s, 0)->wss.problem;
+        assert_non_null(problem);
+        assert_non_null(strstr(problem, "\"Authorization:\" is not the name of a header"));
+        assert_untold(problem, "hunter2", headers[i]);
+        store_free(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_pasted_into_a_wrong_field_is_quoted),
+        cmocka_unit_test(of_a_header_only_its_name_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
