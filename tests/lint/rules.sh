@@ -41,7 +41,7 @@ def find(name, folders):
 def has_test(file, name):
     text = file.read_text()
     if file.suffix == ".py":
-        return re.search(rf"^def {name}\(", text, re.M)
+        return re.search(rf"^ *def {name}\(", text, re.M)
     if file.suffix == ".h":
         return re.search(rf"\b{name}\(", text)
     return re.search(rf"^(?:static )?void {name}\(void \*\*", text, re.M) and len(re.findall(rf"\b{name}\b", text)) > 1
