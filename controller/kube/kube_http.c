@@ -269,6 +269,13 @@ static void on_exchange_done(void *arg, const struct kube_trip_end *end)
     call_done(c, &reply);
 }
 
+static void on_exchange_opened(void *arg)
+{
+    struct kube_call *c = arg;
+
+    c->r.opened(c->r.arg);
+}
+
 static bool on_exchange_bytes(void *arg, const uint8_t *bytes, size_t len)
 {
     struct kube_call *c = arg;
@@ -322,6 +329,7 @@ static void send_call(struct kube_call *c, const struct kube_auth *auth)
                            .body_len = c->r.body_len,
                            .max_bytes = c->r.max_bytes,
                            .auth = auth,
+                           .opened = c->r.opened ? on_exchange_opened : NULL,
                            .bytes = c->r.chunk ? on_exchange_bytes : NULL,
                            .done = on_exchange_done,
                            .arg = c};
@@ -334,6 +342,7 @@ static void send_call(struct kube_call *c, const struct kube_auth *auth)
     }
     c->epoch = h->epoch;
     c->exchange = kube_wire_start(h->wire, &ask);
+    c->outdated = false;
     if (c->r.idle_ms)
         loop_timer_set(h->l, &c->idle, now_ms + c->r.idle_ms);
 }

@@ -185,6 +185,28 @@ static void a_stream_comes_as_it_arrives(void **state)
     assert_int_equal(g.done, 0);
 }
 
+static void a_stream_is_open_before_its_first_byte(void **state)
+{
+    struct got silent = {0}, cancelled = {.cancel_at_opened = true}, refused = {0};
+
+    (void)state;
+    peer_next(&peer, HEAD_OF_STREAM, PEER_HOLD);
+    start(&silent, stream(&silent));
+    turn_until(&silent.opened, 1);
+    peer_next(&peer, HEAD_OF_STREAM "3\r\none\r\n0\r\n\r\n", PEER_KEEP);
+    start(&cancelled, stream(&cancelled));
+    turn_until(&cancelled.opened, 1);
+    peer_next(&peer, "HTTP/1.1 429 Wait\r\nContent-Length: 0\r\n\r\n", PEER_KEEP);
+    start(&refused, stream(&refused));
+    turn_until(&refused.done, 1);
+    turn_for(50);
+    assert_int_equal(silent.opened, 1);
+    assert_int_equal(silent.chunks + silent.done, 0);
+    assert_int_equal(cancelled.opened, 1);
+    assert_int_equal(cancelled.chunks + cancelled.done, 0);
+    assert_int_equal(refused.opened, 0);
+}
+
 static void the_end_of_a_stream_says_how_it_ended(void **state)
 {
     struct got clean = {0}, cut = {0}, stopped = {0};
@@ -398,6 +420,7 @@ int main(void)
         TEST(busy_servers_are_asked_again_when_they_say),
         TEST(a_server_that_stays_busy_is_asked_ten_times),
         TEST(a_stream_comes_as_it_arrives),
+        TEST(a_stream_is_open_before_its_first_byte),
         TEST(the_end_of_a_stream_says_how_it_ended),
         TEST(an_error_to_a_stream_is_collected),
         TEST(silence_ends_a_stream),
