@@ -48,6 +48,7 @@ struct kube_http {
     uint64_t generation; /* of the CA and client certificate that `wire` was made with */
     char *cert;          /* that certificate; NULL before the first request */
     size_t cert_len;
+    bool suspect;   /* a call got no answer: the kept connections may lead nowhere, too */
     uint64_t epoch; /* rises when a refusal led to other credentials */
     struct kube_bucket bucket;
     struct kube_calls urgent, waiting, under_way; /* under way: running or resting */
@@ -288,8 +289,10 @@ static void on_deadline(struct loop_timer *t)
 {
     struct kube_call *c = CONTAINER(t, struct kube_call, deadline);
 
-    if (c->exchange)
+    if (c->exchange) {
         count(c->h, c->r.method, 0);
+        c->h->suspect = true;
+    }
     call_fail(c, KUBE_TIMED_OUT, "%s within %u ms", c->exchange ? "not answered" : "not sent",
               c->r.timeout_ms);
 }
@@ -315,6 +318,7 @@ static void on_idle(struct loop_timer *t)
         return;
     }
     count(c->h, c->r.method, 0);
+    c->h->suspect = true;
     call_fail(c, KUBE_TIMED_OUT, "not a byte for %u ms", c->r.idle_ms);
 }
 
@@ -361,15 +365,17 @@ static void end_as_outdated(struct kube_http *h)
 }
 
 /* A CA or client certificate changed: what was connected with another one is used for nothing new (A4), and watches do not
- * go on as somebody whom we are no longer (A5). */
+ * go on as somebody whom we are no longer (A5). Nor is a connection trusted that was kept while another got no answer. */
 static void renew_wire(struct kube_http *h, const struct kube_auth *auth)
 {
     size_t len = auth->cert_pem ? auth->cert_len : 0;
     struct kube_wire *wire = NULL;
     struct err err;
 
-    if (h->cert && (auth->generation == h->generation || !(wire = kube_wire_new(h->l, &err))))
+    if (h->cert &&
+        ((auth->generation == h->generation && !h->suspect) || !(wire = kube_wire_new(h->l, &err))))
         return;
+    h->suspect = false;
     if (wire) {
         kube_wire_retire(h->wire);
         h->wire = wire;

@@ -286,6 +286,32 @@ static void every_call_has_a_deadline(void **state)
     assert_int_equal(peer_seen(&peer), 1);
 }
 
+/* Behind a load balancer that has lost its table each kept connection would cost a deadline. */
+static void after_silence_no_kept_connection_is_used(void **state)
+{
+    struct got one = {0}, two = {0}, silent = {0}, after = {0};
+    struct kube_request r = get("/", &silent);
+
+    (void)state;
+    r.timeout_ms = 200;
+    peer_next(&peer, OK_REPLY("1", "1"), PEER_KEEP);
+    peer_next(&peer, OK_REPLY("1", "2"), PEER_KEEP);
+    start(&one, get("/", &one));
+    start(&two, get("/", &two));
+    turn_until(&one.done, 1);
+    turn_until(&two.done, 1);
+    assert_int_equal(peer.connection_count, 2);
+    peer_next(&peer, NULL, PEER_HOLD);
+    start(&silent, r);
+    turn_until(&silent.done, 1);
+    assert_int_equal(silent.end, KUBE_TIMED_OUT);
+    peer_next(&peer, OK_REPLY("1", "4"), PEER_KEEP);
+    start(&after, get("/", &after));
+    turn_until(&after.done, 1);
+    assert_string_equal(after.body, "4");
+    assert_int_equal(peer.seen[3].connection, 2);
+}
+
 static void an_answer_is_bounded(void **state)
 {
     struct got g = {0}, h = {0};
@@ -425,6 +451,7 @@ int main(void)
         TEST(an_error_to_a_stream_is_collected),
         TEST(silence_ends_a_stream),
         TEST(every_call_has_a_deadline),
+        TEST(after_silence_no_kept_connection_is_used),
         TEST(an_answer_is_bounded),
         TEST(callbacks_may_cancel_and_free_all),
         TEST(so_many_at_once_and_the_urgent_beside_them),
