@@ -200,6 +200,20 @@ static void an_error_in_the_stream_is_obeyed(void **state)
     end_test();
 }
 
+static void what_is_broken_is_not_quoted(void **state)
+{
+    (void)state;
+    begin_watched();
+    stream("{\"type\":\"ADDED\",\"object\":{\"data\":{\"p\" \"cGFzcw==\"}}}\n");
+    assert_non_null(strstr(kube_reflect_trouble(r), "no JSON"));
+    assert_null(strstr(kube_reflect_trouble(r), "cGFz"));
+    asked_after_failure(0, THINGS "?resourceVersion=10");
+    stub_answer(200, "{\"items\":[{\"data\":{\"p\" \"cGFzcw==\"}}]}");
+    assert_non_null(strstr(kube_reflect_trouble(r), "no JSON"));
+    assert_null(strstr(kube_reflect_trouble(r), "cGFz"));
+    end_test();
+}
+
 static void a_line_that_is_no_event_is_followed_by_a_list(void **state)
 {
     (void)state;
@@ -285,6 +299,7 @@ int main(void)
         cmocka_unit_test(forgets_its_failures_after_two_good_minutes),
         cmocka_unit_test(a_stall_is_an_end_like_another),
         cmocka_unit_test(an_error_in_the_stream_is_obeyed),
+        cmocka_unit_test(what_is_broken_is_not_quoted),
         cmocka_unit_test(a_line_that_is_no_event_is_followed_by_a_list),
         cmocka_unit_test(each_status_of_an_open_has_its_answer),
         cmocka_unit_test(each_kind_goes_its_own_way),
