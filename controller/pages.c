@@ -31,12 +31,13 @@ static int get_healthz(void *arg, struct buf *out, const char **type)
 static int get_readyz(void *arg, struct buf *out, const char **type)
 {
     const struct pages_view *v = arg;
+    const char *waits;
 
     (void)type;
     if (v->ready)
         return buf_add_str(out, "ready\n") ? 500 : 200;
-    return buf_addf(out, "not ready: %s\n",
-                    v->waits ? v->waits : "the proxy has not confirmed a configuration yet")
+    waits = v->waits(v->arg);
+    return buf_addf(out, "not ready: %s\n", waits ? waits : "the proxy has not confirmed a configuration yet")
                ? 500
                : 503;
 }

@@ -36,7 +36,7 @@ struct pages_view {
     void *arg;
     bool synced;                                 /* all lists are in */
     bool ready;                                  /* and the proxy has confirmed what came of them, once */
-    const char *waits;                           /* for what, for people; NULL: for nothing */
+    const char *(*waits)(void *arg);             /* for what, for people; NULL: for nothing */
     uint64_t reconciles, reconcile_us, failures; /* passes, their time, files that could not be written */
     time_t published_at;                         /* of the revision that was confirmed last, 0: none */
     size_t objects;

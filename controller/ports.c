@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/need.h"
 #include "kube/kube_backoff.h"
+#include "kube/kube_bucket.h"
 #include "kube/kube_path.h"
 #include "kube/kube_reflect.h"
 #include "kube/kube_text.h"
@@ -14,6 +15,8 @@
 #include <sys/random.h>
 
 #define LEAD_POLL_MS 1000
+#define WRITES_QPS   1 /* where somebody undoes each write as it comes, this is how often */
+#define WRITES_BURST 10
 #define WHY_BYTES    512
 
 struct entry {
@@ -44,6 +47,7 @@ struct ports {
     bool kept;           /* there would be no port left, and a Service without ports is invalid */
     bool news;           /* something changed since `changed` was called */
     struct kube_backoff backoff;
+    struct kube_bucket bucket;
     struct loop_timer retry;
     struct loop_task plan;
 };
@@ -243,6 +247,7 @@ static void on_plan(struct loop_task *t)
 {
     struct ports *p = (struct ports *)(void *)((char *)t - offsetof(struct ports, plan));
     bool was_kept = p->kept, news = judge_all(p) || p->news, step = in_step(p);
+    uint32_t wait_ms;
 
     p->news = false;
     if (news || was_kept != p->kept)
@@ -250,10 +255,11 @@ static void on_plan(struct loop_task *t)
     /* Called back for something new: one more look. */
     if (p->plan.queued || step || p->call || p->retry.at_ms)
         return;
-    if (p->leads(p->arg))
-        apply(p);
+    wait_ms = p->leads(p->arg) ? kube_bucket_take(&p->bucket, loop_clock_ms()) : LEAD_POLL_MS;
+    if (wait_ms)
+        loop_timer_set(p->loop, &p->retry, loop_clock_ms() + wait_ms);
     else
-        loop_timer_set(p->loop, &p->retry, loop_clock_ms() + LEAD_POLL_MS);
+        apply(p);
 }
 
 static void on_retry(struct loop_timer *t)
@@ -310,7 +316,9 @@ static void on_applied(void *arg, const struct kube_reply *r)
         p->news |= p->failed != NULL;
         free(p->failed);
         p->failed = NULL;
-        take_service(p, body);
+        /* Unless the watch has told of something newer. */
+        if (p->service.version && !strcmp(p->service.version, p->asked_version))
+            take_service(p, body);
         p->news |= judge_all(p);
         /* The server took it and it is not so: nothing is won by asking again at once. */
         if (!in_step(p) && !strcmp(p->service.version, p->asked_version))
@@ -405,6 +413,7 @@ struct ports *ports_new(struct kube_http *h, struct loop *l, const char *ns, con
     p->changed = changed;
     p->arg = arg;
     p->retry.fire = on_retry;
+    kube_bucket_init(&p->bucket, WRITES_QPS, WRITES_BURST, loop_clock_ms());
     p->plan.run = on_plan;
     p->reflect = kube_reflect_new(
         h, l, &kind, ns,

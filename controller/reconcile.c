@@ -95,11 +95,16 @@ static bool all_in(struct reconcile *r)
         snprintf(r->waits, sizeof r->waits, "%s%s%s are not listed yet%s%.200s", kinds[s->kind].plural,
                  s->ns ? " of " : "", s->ns ? s->ns : "", *kube_reflect_trouble(s->reflect) ? ": " : "",
                  kube_reflect_trouble(s->reflect));
-        r->view.waits = r->waits;
         return false;
     }
-    r->view.waits = NULL;
     return true;
+}
+
+static const char *waits(void *arg)
+{
+    struct reconcile *r = arg;
+
+    return all_in(r) ? NULL : r->waits;
 }
 
 /* A pass */
@@ -422,8 +427,8 @@ static void show(struct reconcile *r)
                                   .publish = r->publish,
                                   .report = r->report,
                                   .leads = leads,
-                                  .arg = r,
-                                  .waits = "the lists are not in yet"};
+                                  .waits = waits,
+                                  .arg = r};
 }
 
 struct reconcile *reconcile_new(const struct options *o, struct loop *l, struct kube_config *config,

@@ -17,6 +17,7 @@
 #define BODY_BYTES     (256u << 10)
 #define RETRY_FIRST_MS 5
 #define RETRY_CAP_MS   1000000
+#define SILENT_CAP_MS  30000                  /* without an answer: that says nothing about the object */
 #define NO_TIME        "1970-01-01T00:00:00Z" /* the schema's default: before any controller */
 
 enum state {
@@ -168,12 +169,12 @@ static void on_rested(struct loop_timer *t)
 
 static void rest(struct item *i, const struct kube_reply *r)
 {
-    uint64_t wait_ms = RETRY_CAP_MS;
+    uint64_t cap_ms = r->end == KUBE_ANSWERED ? RETRY_CAP_MS : SILENT_CAP_MS, wait_ms = cap_ms;
 
     if (i->failures < 18)
         wait_ms = (uint64_t)RETRY_FIRST_MS << i->failures;
-    if (wait_ms > RETRY_CAP_MS)
-        wait_ms = RETRY_CAP_MS;
+    if (wait_ms > cap_ms)
+        wait_ms = cap_ms;
     if (wait_ms < (uint64_t)r->retry_after_s * 1000)
         wait_ms = (uint64_t)r->retry_after_s * 1000;
     if (!i->failures)

@@ -20,7 +20,8 @@ json_t *kube_doc_read(const uint8_t *bytes, size_t len, const char *kind_suffix,
     size_t wanted = strlen(kind_suffix);
 
     if (!doc) {
-        err_set(err, ERR_SYNTAX, "the answer is no JSON: %s", why.text);
+        /* What jansson says quotes it, and it may be a Secret's. */
+        err_set(err, ERR_SYNTAX, "the answer is no JSON from its byte %d on", why.position);
         return NULL;
     }
     if (kind && strlen(kind) >= wanted && !strcmp(kind + strlen(kind) - wanted, kind_suffix))

@@ -48,6 +48,7 @@ struct kube_http {
     uint64_t generation; /* of the CA and client certificate that `wire` was made with */
     char *cert;          /* that certificate; NULL before the first request */
     size_t cert_len;
+    bool suspect;   /* a call got no answer: the kept connections may lead nowhere, too */
     uint64_t epoch; /* rises when a refusal led to other credentials */
     struct kube_bucket bucket;
     struct kube_calls urgent, waiting, under_way; /* under way: running or resting */
@@ -269,6 +270,13 @@ static void on_exchange_done(void *arg, const struct kube_trip_end *end)
     call_done(c, &reply);
 }
 
+static void on_exchange_opened(void *arg)
+{
+    struct kube_call *c = arg;
+
+    c->r.opened(c->r.arg);
+}
+
 static bool on_exchange_bytes(void *arg, const uint8_t *bytes, size_t len)
 {
     struct kube_call *c = arg;
@@ -281,8 +289,10 @@ static void on_deadline(struct loop_timer *t)
 {
     struct kube_call *c = CONTAINER(t, struct kube_call, deadline);
 
-    if (c->exchange)
+    if (c->exchange) {
         count(c->h, c->r.method, 0);
+        c->h->suspect = true;
+    }
     call_fail(c, KUBE_TIMED_OUT, "%s within %u ms", c->exchange ? "not answered" : "not sent",
               c->r.timeout_ms);
 }
@@ -308,6 +318,7 @@ static void on_idle(struct loop_timer *t)
         return;
     }
     count(c->h, c->r.method, 0);
+    c->h->suspect = true;
     call_fail(c, KUBE_TIMED_OUT, "not a byte for %u ms", c->r.idle_ms);
 }
 
@@ -322,6 +333,7 @@ static void send_call(struct kube_call *c, const struct kube_auth *auth)
                            .body_len = c->r.body_len,
                            .max_bytes = c->r.max_bytes,
                            .auth = auth,
+                           .opened = c->r.opened ? on_exchange_opened : NULL,
                            .bytes = c->r.chunk ? on_exchange_bytes : NULL,
                            .done = on_exchange_done,
                            .arg = c};
@@ -334,6 +346,7 @@ static void send_call(struct kube_call *c, const struct kube_auth *auth)
     }
     c->epoch = h->epoch;
     c->exchange = kube_wire_start(h->wire, &ask);
+    c->outdated = false;
     if (c->r.idle_ms)
         loop_timer_set(h->l, &c->idle, now_ms + c->r.idle_ms);
 }
@@ -352,15 +365,17 @@ static void end_as_outdated(struct kube_http *h)
 }
 
 /* A CA or client certificate changed: what was connected with another one is used for nothing new (A4), and watches do not
- * go on as somebody whom we are no longer (A5). */
+ * go on as somebody whom we are no longer (A5). Nor is a connection trusted that was kept while another got no answer. */
 static void renew_wire(struct kube_http *h, const struct kube_auth *auth)
 {
     size_t len = auth->cert_pem ? auth->cert_len : 0;
     struct kube_wire *wire = NULL;
     struct err err;
 
-    if (h->cert && (auth->generation == h->generation || !(wire = kube_wire_new(h->l, &err))))
+    if (h->cert &&
+        ((auth->generation == h->generation && !h->suspect) || !(wire = kube_wire_new(h->l, &err))))
         return;
+    h->suspect = false;
     if (wire) {
         kube_wire_retire(h->wire);
         h->wire = wire;

@@ -1,5 +1,5 @@
 /* kube_http.h - requests to the API server, and what comes back
- * Shape:   struct kube_request -> one call of done with a struct kube_reply; a streamed request gives chunks before it
+ * Shape:   struct kube_request -> one call of done with a struct kube_reply; a streamed request gives opened and chunks before it
  * Units:   *_ms milliseconds
  * Owner:   kube_http_new ... kube_http_free (which ends all calls without calling back); a request is copied but for `arg`; a reply is
  *          borrowed during `done`. A call is gone once `done` has been called or kube_http_cancel was
@@ -45,6 +45,8 @@ struct kube_request {
     uint32_t idle_ms;    /* no byte for so long ends it, 0: not judged */
     size_t max_bytes;    /* of the reply's body, 0: KUBE_HTTP_REPLY_BYTES; of a streamed one not judged */
     bool urgent;         /* past the bucket and the queue: the Lease's, and watches */
+    /* Not NULL: the head of a 200 is in, once; before its first chunk and though none may come for long. */
+    void (*opened)(void *arg);
     /* Not NULL: the body of a 200 comes here as it arrives; false ends the call. */
     bool (*chunk)(void *arg, const uint8_t *bytes, size_t len);
     void (*done)(void *arg, const struct kube_reply *reply);

@@ -367,6 +367,15 @@ static bool on_chunk(void *arg, const uint8_t *bytes, size_t len)
     return r->stop == KUBE_STOP_NONE;
 }
 
+/* Nothing may happen for long after it; what could not be opened can be. */
+static void on_opened(void *arg)
+{
+    struct kube_reflect *r = arg;
+
+    r->open = true;
+    kube_reflect_say(r, "watch", "");
+}
+
 static void watch_refused(struct kube_reflect *r, const struct kube_reply *reply)
 {
     uint32_t retry_after_s;
@@ -391,7 +400,7 @@ static void watch_refused(struct kube_reflect *r, const struct kube_reply *reply
 static void watch_cut(struct kube_reflect *r, const struct kube_reply *reply)
 {
     count_end(r, KUBE_CAUSE_CUT);
-    if (reply->status != 200 && !reply->streamed)
+    if (!r->open && reply->status != 200)
         kube_reflect_say(r, "watch", *reply->why ? reply->why : "no answer");
     kube_reflect_later(r, KUBE_STEP_WATCH, 0);
 }
@@ -448,6 +457,7 @@ static void ask_watch(struct kube_reflect *r)
                                    .timeout_ms = (seconds + WATCH_GRACE_S) * 1000,
                                    .idle_ms = KUBE_REFLECT_IDLE_MS,
                                    .urgent = true,
+                                   .opened = on_opened,
                                    .chunk = on_chunk,
                                    .done = on_watch_done,
                                    .arg = r};
@@ -460,7 +470,7 @@ static void ask_watch(struct kube_reflect *r)
     kube_watch_init(&r->watch);
     r->counts.watches++;
     r->opened_ms = r->loop->now_ms;
-    r->heard = false;
+    r->open = r->heard = false;
     r->stop = KUBE_STOP_NONE;
     request.path = path;
     r->call = kube_http_start(r->http, &request);

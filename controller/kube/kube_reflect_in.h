@@ -59,6 +59,7 @@ struct kube_reflect {
     struct kube_watch watch;
     uint64_t opened_ms;
     unsigned expired_in_row;
+    bool open;  /* the server has begun to answer it */
     bool heard; /* this watch gave an event */
     enum kube_stop stop;
     uint32_t stop_retry_s;

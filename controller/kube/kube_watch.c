@@ -42,7 +42,8 @@ static int give_line(const uint8_t *bytes, size_t len,
     /* Anybody who may write an annotation may put a \u0000 there: it must not stop the whole kind. */
     line = json_loadb((const char *)bytes, len, JSON_ALLOW_NUL, &why);
     if (!line)
-        return err_set(err, ERR_SYNTAX, "a line of the watch is no JSON: %s", why.text);
+        /* What jansson says quotes it, and it may be a Secret's. */
+        return err_set(err, ERR_SYNTAX, "a line of the watch is no JSON from its byte %d on", why.position);
     object = json_object_get(line, "object");
     if (!json_is_object(object))
         return err_set(err, ERR_SYNTAX, "a line of the watch has no object");

@@ -43,9 +43,10 @@ struct kube_exchange {
     struct buf body;
     uint64_t heard_ms;
     unsigned sent; /* how often curl was about to send the request */
-    bool is_get, too_large, finished, gone;
+    bool is_get, head_ended, opened_told, too_large, finished, gone;
     CURLcode code;
     char error[CURL_ERROR_SIZE];
+    void (*opened)(void *arg);
     bool (*bytes)(void *arg, const uint8_t *bytes, size_t len);
     void (*done)(void *arg, const struct kube_trip_end *end);
     void *arg;
@@ -174,10 +175,26 @@ static void tell_end(struct kube_exchange *x)
     x->done(x->arg, &end);
 }
 
-/* What has come of a stream, then its end. */
+static bool has_opened(const struct kube_exchange *x)
+{
+    return x->opened && x->head_ended && !x->opened_told && status_of(x) == 200;
+}
+
+static bool has_bytes(const struct kube_exchange *x)
+{
+    return x->bytes && x->body.len && status_of(x) == 200;
+}
+
+/* The beginning of a stream, what has come of it, then its end. */
 static void deliver_one(struct kube_exchange *x)
 {
-    if (x->bytes && x->body.len && status_of(x) == 200) {
+    if (has_opened(x)) {
+        x->opened_told = true;
+        x->opened(x->arg);
+        if (x->gone)
+            return;
+    }
+    if (has_bytes(x)) {
         struct buf chunk = x->body;
         bool more;
 
@@ -198,7 +215,7 @@ static struct kube_exchange *first_to_deliver(struct kube_wire *w)
     struct kube_exchange *x;
 
     TAILQ_FOREACH(x, &w->exchanges, link)
-    if (x->finished || (x->bytes && x->body.len && status_of(x) == 200))
+    if (x->finished || has_opened(x) || has_bytes(x))
         return x;
     return NULL;
 }
@@ -337,7 +354,7 @@ static size_t on_head(char *bytes, size_t size, size_t count, void *arg)
 {
     struct kube_exchange *x = arg;
 
-    (void)bytes;
+    x->head_ended |= size * count <= 2 && *bytes < ' '; /* the empty line */
     x->heard_ms = x->w->l->now_ms;
     return size * count;
 }
@@ -437,6 +454,7 @@ static void set_limits(struct kube_exchange *x, const struct kube_ask *ask)
     SET(x, PROTOCOLS_STR, "https");
     SET(x, FOLLOWLOCATION, 0L);
     SET(x, FAILONERROR, 0L);
+    SET(x, SUPPRESS_CONNECT_HEADERS, 1L); /* a proxy's 200 is not the server's */
     SET(x, HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(x, CONNECTTIMEOUT_MS, (long)KUBE_WIRE_CONNECT_MS);
     SET(x, TIMEOUT_MS, (long)ask->timeout_ms);
@@ -486,6 +504,7 @@ struct kube_exchange *kube_wire_start(struct kube_wire *w, const struct kube_ask
                                 .easy = need(curl_easy_init()),
                                 .heard_ms = w->l->now_ms,
                                 .is_get = !strcmp(ask->method, "GET"),
+                                .opened = ask->opened,
                                 .bytes = ask->bytes,
                                 .done = ask->done,
                                 .arg = ask->arg};

@@ -47,6 +47,8 @@ struct kube_ask {
     uint32_t timeout_ms; /* not 0 */
     size_t max_bytes;
     const struct kube_auth *auth;
+    /* Not NULL: a 200 has begun, once; what it brings comes after it. */
+    void (*opened)(void *arg);
     /* Not NULL: the body of a 200 comes here instead of being collected; false ends the exchange. */
     bool (*bytes)(void *arg, const uint8_t *bytes, size_t len);
     void (*done)(void *arg, const struct kube_trip_end *end);

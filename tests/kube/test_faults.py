@@ -16,7 +16,7 @@ import fake as faults
 from fake import Fake, event, status, websocket_server
 from gateway import CONTROLLER, Controller
 from support import shims
-from support.proxy import is_sanitized
+from support.proxy import free_port, is_sanitized
 from support.wait import wait_until
 
 SPEED = 20
@@ -589,6 +589,17 @@ def test_a_right_that_is_not_there_yet(rig):
         over()
         rig.fake.put(SERVERS, websocket_server("first", 12001))
         rig.wait_rendered({"first": 12001}, timeout=20)
+
+
+def test_readyz_says_what_is_wrong_right_now(rig):
+    over = rig.fake.for_ever(LIST, SERVERS, status(500, "InternalError", "at first"))
+    controller = rig.start("--admin", f"127.0.0.1:{(port := free_port())}", wait=False)
+    controller.admin_port = port
+    rig.fake.watching("endpointslices")
+    over()
+    rig.fake.for_ever(LIST, SERVERS, status(500, "InternalError", "and then"))
+    with rig.fast():
+        wait_until("the reason", lambda: (a := controller.get("/readyz"))[0] == 503 and "and then" in str(a[2]), 10)
 
 
 # Credentials

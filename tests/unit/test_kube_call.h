@@ -85,11 +85,11 @@ int clock_gettime(clockid_t clock, struct timespec *t)
 
 /* What came of one request. */
 struct got {
-    int done, status, chunks;
+    int done, status, opened, chunks;
     enum kube_end end;
     char body[4096], why[KUBE_HTTP_WHY_BYTES], reason[64], streamed_text[4096];
     uint32_t retry_after_s;
-    bool streamed, stop_at_chunk, free_at_chunk, free_at_done;
+    bool streamed, stop_at_chunk, free_at_chunk, free_at_done, cancel_at_opened;
     struct kube_call *call, *cancel_at_chunk;
     uint64_t at_ms;
 };
@@ -111,6 +111,16 @@ static inline void on_done(void *arg, const struct kube_reply *r)
         kube_http_free(http);
         http = NULL;
     }
+}
+
+static inline void on_opened(void *arg)
+{
+    struct got *g = arg;
+
+    assert_int_equal(g->chunks, 0);
+    g->opened++;
+    if (g->cancel_at_opened)
+        kube_http_cancel(g->call);
 }
 
 static inline bool on_chunk(void *arg, const uint8_t *bytes, size_t len)
@@ -178,6 +188,7 @@ static inline struct kube_request stream(struct got *g)
 {
     struct kube_request r = get("/watch", g);
 
+    r.opened = on_opened;
     r.chunk = on_chunk;
     r.urgent = true;
     return r;

@@ -185,6 +185,28 @@ static void a_stream_comes_as_it_arrives(void **state)
     assert_int_equal(g.done, 0);
 }
 
+static void a_stream_is_open_before_its_first_byte(void **state)
+{
+    struct got silent = {0}, cancelled = {.cancel_at_opened = true}, refused = {0};
+
+    (void)state;
+    peer_next(&peer, HEAD_OF_STREAM, PEER_HOLD);
+    start(&silent, stream(&silent));
+    turn_until(&silent.opened, 1);
+    peer_next(&peer, HEAD_OF_STREAM "3\r\none\r\n0\r\n\r\n", PEER_KEEP);
+    start(&cancelled, stream(&cancelled));
+    turn_until(&cancelled.opened, 1);
+    peer_next(&peer, "HTTP/1.1 429 Wait\r\nContent-Length: 0\r\n\r\n", PEER_KEEP);
+    start(&refused, stream(&refused));
+    turn_until(&refused.done, 1);
+    turn_for(50);
+    assert_int_equal(silent.opened, 1);
+    assert_int_equal(silent.chunks + silent.done, 0);
+    assert_int_equal(cancelled.opened, 1);
+    assert_int_equal(cancelled.chunks + cancelled.done, 0);
+    assert_int_equal(refused.opened, 0);
+}
+
 static void the_end_of_a_stream_says_how_it_ended(void **state)
 {
     struct got clean = {0}, cut = {0}, stopped = {0};
@@ -262,6 +284,32 @@ static void every_call_has_a_deadline(void **state)
     turn_until(&h.done, 1);
     assert_int_equal(h.end, KUBE_TIMED_OUT);
     assert_int_equal(peer_seen(&peer), 1);
+}
+
+/* Behind a load balancer that has lost its table each kept connection would cost a deadline. */
+static void after_silence_no_kept_connection_is_used(void **state)
+{
+    struct got one = {0}, two = {0}, silent = {0}, after = {0};
+    struct kube_request r = get("/", &silent);
+
+    (void)state;
+    r.timeout_ms = 200;
+    peer_next(&peer, OK_REPLY("1", "1"), PEER_KEEP);
+    peer_next(&peer, OK_REPLY("1", "2"), PEER_KEEP);
+    start(&one, get("/", &one));
+    start(&two, get("/", &two));
+    turn_until(&one.done, 1);
+    turn_until(&two.done, 1);
+    assert_int_equal(peer.connection_count, 2);
+    peer_next(&peer, NULL, PEER_HOLD);
+    start(&silent, r);
+    turn_until(&silent.done, 1);
+    assert_int_equal(silent.end, KUBE_TIMED_OUT);
+    peer_next(&peer, OK_REPLY("1", "4"), PEER_KEEP);
+    start(&after, get("/", &after));
+    turn_until(&after.done, 1);
+    assert_string_equal(after.body, "4");
+    assert_int_equal(peer.seen[3].connection, 2);
 }
 
 static void an_answer_is_bounded(void **state)
@@ -398,10 +446,12 @@ int main(void)
         TEST(busy_servers_are_asked_again_when_they_say),
         TEST(a_server_that_stays_busy_is_asked_ten_times),
         TEST(a_stream_comes_as_it_arrives),
+        TEST(a_stream_is_open_before_its_first_byte),
         TEST(the_end_of_a_stream_says_how_it_ended),
         TEST(an_error_to_a_stream_is_collected),
         TEST(silence_ends_a_stream),
         TEST(every_call_has_a_deadline),
+        TEST(after_silence_no_kept_connection_is_used),
         TEST(an_answer_is_bounded),
         TEST(callbacks_may_cancel_and_free_all),
         TEST(so_many_at_once_and_the_urgent_beside_them),

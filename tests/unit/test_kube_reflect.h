@@ -191,6 +191,16 @@ static inline void answer_end(enum kube_end end, int status, uint32_t retry_afte
     stub_reply(stub_open(0), &reply);
 }
 
+/* The server has begun to answer the watch. */
+static inline void opened(void)
+{
+    struct kube_call *c = stub_open(0);
+
+    assert_non_null(c);
+    assert_non_null(c->r.opened);
+    c->r.opened(c->r.arg);
+}
+
 /* Bytes of the watch; the server's side ends when the receiver says so, as kube_http does. */
 static inline void stream(const char *text)
 {

@@ -124,10 +124,31 @@ static void a_watch_that_was_open_and_is_closed_on_our_side_is_no_trouble(void *
 
     (void)state;
     begin_watched();
+    opened();
     stream(BOOKMARK("11"));
     stub_reply(stub_open(0), &closed);
     assert_string_equal(kube_reflect_trouble(r), "");
     asked_after_failure(0, WATCH("11"));
+    end_test();
+}
+
+static void a_watch_that_is_open_is_no_trouble_before_its_first_event(void **state)
+{
+    (void)state;
+    begin_watched();
+    opened();
+    answer_end(KUBE_CUT, 200, 0, "reset");
+    asked_after_failure(0, WATCH("10"));
+    answer_end(KUBE_CUT, 0, 0, "refused");
+    asked_after_failure(1, WATCH("10"));
+    assert_string_equal(kube_reflect_trouble(r), "watch things: refused");
+    opened();
+    assert_string_equal(kube_reflect_trouble(r), "");
+    answer_end(KUBE_CUT, 0, 0, "the certificate has changed");
+    assert_string_equal(kube_reflect_trouble(r), "");
+    asked_after_failure(2, WATCH("10"));
+    answer_end(KUBE_CUT, 0, 0, "refused");
+    assert_string_equal(kube_reflect_trouble(r), "watch things: refused");
     end_test();
 }
 
@@ -176,6 +197,20 @@ static void an_error_in_the_stream_is_obeyed(void **state)
     answer_page("12", NULL, "c");
     stream(ERROR("\"code\":410,\"reason\":\"Expired\""));
     asked(THINGS "?resourceVersion=12");
+    end_test();
+}
+
+static void what_is_broken_is_not_quoted(void **state)
+{
+    (void)state;
+    begin_watched();
+    stream("{\"type\":\"ADDED\",\"object\":{\"data\":{\"p\" \"cGFzcw==\"}}}\n");
+    assert_non_null(strstr(kube_reflect_trouble(r), "no JSON"));
+    assert_null(strstr(kube_reflect_trouble(r), "cGFz"));
+    asked_after_failure(0, THINGS "?resourceVersion=10");
+    stub_answer(200, "{\"items\":[{\"data\":{\"p\" \"cGFzcw==\"}}]}");
+    assert_non_null(strstr(kube_reflect_trouble(r), "no JSON"));
+    assert_null(strstr(kube_reflect_trouble(r), "cGFz"));
     end_test();
 }
 
@@ -260,9 +295,11 @@ int main(void)
         cmocka_unit_test(a_watch_that_ends_at_once_each_time_is_waited_for_longer_each_time),
         cmocka_unit_test(goes_on_after_a_cut_without_a_list),
         cmocka_unit_test(a_watch_that_was_open_and_is_closed_on_our_side_is_no_trouble),
+        cmocka_unit_test(a_watch_that_is_open_is_no_trouble_before_its_first_event),
         cmocka_unit_test(forgets_its_failures_after_two_good_minutes),
         cmocka_unit_test(a_stall_is_an_end_like_another),
         cmocka_unit_test(an_error_in_the_stream_is_obeyed),
+        cmocka_unit_test(what_is_broken_is_not_quoted),
         cmocka_unit_test(a_line_that_is_no_event_is_followed_by_a_list),
         cmocka_unit_test(each_status_of_an_open_has_its_answer),
         cmocka_unit_test(each_kind_goes_its_own_way),

@@ -359,6 +359,41 @@ static void a_server_that_keeps_nothing_is_not_asked_in_a_loop(void **state)
     assert_in_range(stub_started, 4, 5);
 }
 
+static void somebody_who_undoes_each_write_is_answered_once_a_second(void **state)
+{
+    char version[16];
+    int before = 0;
+
+    (void)state;
+    WANT(10020);
+    for (int i = 0; i < 60; i++) {
+        snprintf(version, sizeof version, "%d", 100 + 2 * i);
+        SEEN(version, "8443 static 8443 helm");
+        if (i == 10)
+            before = stub_started;
+        if (i < 10)
+            assert_string_equal(asked(), "p-10020");
+        if (stub_open(0)) {
+            snprintf(version, sizeof version, "%d", 101 + 2 * i);
+            APPLIED(version, "8443 static 8443 helm", "10020 p-10020 10020 us");
+        }
+        if (i >= 10)
+            stub_pass(100);
+    }
+    assert_in_range(stub_started - before, 3, 6);
+}
+
+static void an_answer_older_than_what_the_watch_told_is_not_believed(void **state)
+{
+    (void)state;
+    WANT(10020);
+    SEEN("1", "8443 static 8443 helm");
+    assert_string_equal(asked(), "p-10020");
+    SEEN("3", "8443 static 8443 helm", "10020 other 10020 kubectl-edit");
+    APPLIED("2", "8443 static 8443 helm", "10020 p-10020 10020 us");
+    assert_state(10020, PORTS_TAKEN, "kubectl-edit");
+}
+
 static void without_the_lead_nothing_is_written_and_with_it_what_is_missing(void **state)
 {
     (void)state;
@@ -443,6 +478,8 @@ int main(void)
         TEST(the_last_ports_of_a_service_stay),
         TEST(a_failed_write_is_tried_again_and_said),
         TEST(a_server_that_keeps_nothing_is_not_asked_in_a_loop),
+        TEST(somebody_who_undoes_each_write_is_answered_once_a_second),
+        TEST(an_answer_older_than_what_the_watch_told_is_not_believed),
         TEST(without_the_lead_nothing_is_written_and_with_it_what_is_missing),
         TEST(a_service_that_is_not_there_is_not_made),
         TEST(nonsense_for_a_service_harms_nothing),

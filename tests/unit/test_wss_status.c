@@ -470,6 +470,22 @@ static void a_failed_write_is_tried_again_with_a_growing_wait(void **state)
     assert_int_equal(status_counts(writer).waiting, 0);
 }
 
+static void after_an_outage_it_is_written_within_half_a_minute(void **state)
+{
+    struct status_wanted say = wanted(WSS_TRUE);
+    struct wss w = object("chat", "7", 1, NULL);
+
+    (void)state;
+    want(&w, &say);
+    for (int i = 0; i < 40; i++) {
+        stub_answer(0, NULL);
+        stub_pass(30000 + LOOP_TICK_MS);
+        assert_int_equal(stub_open_count(), 1);
+    }
+    stub_answer(200, "{}");
+    assert_int_equal(status_counts(writer).waiting, 0);
+}
+
 static void the_servers_own_wait_counts_when_it_is_longer(void **state)
 {
     struct status_wanted say = wanted(WSS_TRUE);
@@ -564,6 +580,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             without_the_lead_it_waits_and_what_was_settled_meanwhile_is_not_written, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_write_is_tried_again_with_a_growing_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(after_an_outage_it_is_written_within_half_a_minute, setup, teardown),
         cmocka_unit_test_setup_teardown(the_servers_own_wait_counts_when_it_is_longer, setup, teardown),
         cmocka_unit_test_setup_teardown(an_object_that_is_gone_is_success, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_write_is_left_until_what_is_wanted_changes, setup,
