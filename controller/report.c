@@ -298,11 +298,13 @@ void report_pass(struct report *r, struct store *s, const struct render *rendere
     if (r->parts.ports)
         want_ports(r, rendered);
     for (size_t i = 0; i < store_count(s); i++) {
-        const struct wss *w = &store_at(s, i)->wss;
-        const struct render_verdict *v = render_find(rendered, w->ns, w->name);
+        const struct store_object *o = store_at(s, i);
+        const struct render_verdict *v = render_find(rendered, o->wss.ns, o->wss.name);
 
-        if (v)
-            report_object(r, w, v);
+        if (v && o->dirty) /* the verdict is on an older generation than the object's: a render is due */
+            note_of(r, &o->wss)->seen = true;
+        else if (v)
+            report_object(r, &o->wss, v);
     }
     sweep(r);
 }
