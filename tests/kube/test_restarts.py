@@ -3,7 +3,7 @@
 import json
 import time
 
-from gateway import echoes, server
+from gateway import echoes, server, service
 from support.backend import RawBackend, echo, echo_as
 from support.proxy import free_port
 from support.wait import wait_until
@@ -52,7 +52,7 @@ def test_the_time_of_the_last_reload_is_that_of_a_reload(gateway, namespace):
         (gateway.run_dir / "status.new").write_text(json.dumps(status))
         (gateway.run_dir / "status.new").rename(path)
         seen = gateway.controller.metric("tidegate_controller_reconciles_total")
-        gateway.api.kubectl("label", "wss", "one", "-n", namespace, "tier=web")
+        gateway.apply(service("unrelated", namespace, 80))
         wait_until("a pass", lambda: gateway.controller.metric("tidegate_controller_reconciles_total") > seen)
         assert gateway.controller.metric(name) == before
 
