@@ -179,6 +179,9 @@ static void add_writes(struct writer *w, const struct pages_view *v)
         number(w, "tidegate_controller_status_waiting", "gauge", "Statuses that wait to be written.",
                counts.waiting);
     }
+    if (v->ports)
+        number(w, "tidegate_controller_service_in_step", "gauge",
+               "1 unless something is wrong with the managed Service.", !*ports_trouble(v->ports));
     if (v->events)
         number(w, "tidegate_controller_events_dropped_total", "counter", "Events that were given up.",
                kube_events_dropped(v->events));

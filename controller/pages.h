@@ -12,6 +12,7 @@
 #include "kube/kube_event.h"
 #include "kube/kube_lease.h"
 #include "kube/kube_reflect.h"
+#include "ports.h"
 #include "publish.h"
 #include "report.h"
 #include "status.h"
@@ -30,6 +31,7 @@ struct pages_view {
     const struct kube_lease *lease;   /* NULL: none */
     const struct kube_events *events; /* NULL: none */
     struct status_writer *status;     /* NULL: none */
+    const struct ports *ports;        /* NULL: no managed Service */
     struct publish *publish;
     const struct report *report;
     bool (*leads)(void *arg);

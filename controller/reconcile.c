@@ -60,6 +60,10 @@ struct reconcile {
     size_t source_count;
     struct pages_reflector *shown; /* of the sources, for pages */
     struct loop_timer pace;
+    struct loop_timer stop;
+    uint64_t stop_by_ms;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
     struct loop_task task;
     uint64_t last_pass_ms;
     bool stopping;
@@ -334,6 +338,17 @@ static void on_files(void *arg)
 
 /* Life */
 
+/* The next leader may write as soon as the Lease is free, so what is under way comes first (E6). */
+static void on_stop(struct loop_timer *t)
+{
+    struct reconcile *r = (struct reconcile *)((char *)t - offsetof(struct reconcile, stop));
+
+    if (status_counts(r->status).flying && r->loop->now_ms < r->stop_by_ms)
+        loop_timer_set(r->loop, t, r->loop->now_ms + LOOP_TICK_MS);
+    else
+        kube_lease_release(r->lease, r->stopped, r->stopped_arg);
+}
+
 static int begin_files(struct reconcile *r, struct err *err)
 {
     if (!r->o->sidecar)
@@ -424,6 +439,7 @@ static void show(struct reconcile *r)
                                   .lease = r->lease,
                                   .events = r->events,
                                   .status = r->status,
+                                  .ports = r->ports,
                                   .publish = r->publish,
                                   .report = r->report,
                                   .leads = leads,
@@ -439,6 +455,7 @@ struct reconcile *reconcile_new(const struct options *o, struct loop *l, struct 
     r->o = o;
     r->loop = l;
     r->pace.fire = on_pace;
+    r->stop.fire = on_stop;
     r->task.run = on_task;
     r->rules = (struct render_rules){.sidecar = o->sidecar,
                                      .gateway = o->gateway,
@@ -456,7 +473,7 @@ struct reconcile *reconcile_new(const struct options *o, struct loop *l, struct 
     if (!o->sidecar)
         begin_writing(r);
     r->report = report_new(&(struct report_parts){.publish = r->publish,
-                                                  .status = r->status,
+                                                  .ports = r->ports,
                                                   .events = r->events,
                                                   .ports = r->ports,
                                                   .leads = leads,
@@ -471,6 +488,7 @@ void reconcile_free(struct reconcile *r)
     if (!r)
         return;
     loop_timer_clear(&r->pace);
+    loop_timer_clear(&r->stop);
     loop_task_clear(r->loop, &r->task);
     for (size_t i = 0; i < r->source_count; i++)
         kube_reflect_free(r->sources[i].reflect);
@@ -498,8 +516,11 @@ const struct pages_view *reconcile_view(const struct reconcile *r)
 void reconcile_stop(struct reconcile *r, void (*done)(void *arg), void *arg)
 {
     r->stopping = true;
+    r->stopped = done;
+    r->stopped_arg = arg;
+    r->stop_by_ms = r->loop->now_ms + RECONCILE_STOP_MS;
     if (r->lease)
-        kube_lease_release(r->lease, done, arg);
+        on_stop(&r->stop);
     else
         done(arg);
 }

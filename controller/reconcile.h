@@ -14,6 +14,7 @@
 #include "pages.h"
 
 #define RECONCILE_PACE_MS 50
+#define RECONCILE_STOP_MS 2000
 
 struct reconcile;
 
@@ -21,7 +22,7 @@ __attribute__((warn_unused_result)) struct reconcile *
 reconcile_new(const struct options *o, struct loop *l, struct kube_config *config, struct err *err);
 void reconcile_free(struct reconcile *r);
 const struct pages_view *reconcile_view(const struct reconcile *r);
-/* Ends: no more writes, the Lease given up; then calls `done`. */
+/* Ends: no new writes, those under way are waited for up to RECONCILE_STOP_MS, then the Lease is given up; then calls `done`. */
 void reconcile_stop(struct reconcile *r, void (*done)(void *arg), void *arg);
 
 #endif

@@ -383,5 +383,8 @@ void status_flush(struct status_writer *s)
 
 struct status_counts status_counts(const struct status_writer *s)
 {
-    return s->counts;
+    struct status_counts counts = s->counts;
+
+    counts.flying = s->flying;
+    return counts;
 }

@@ -58,6 +58,7 @@ void status_flush(struct status_writer *s);
 struct status_counts {
     uint64_t writes, failures;
     size_t waiting;
+    unsigned flying; /* sent, and not answered yet */
 };
 struct status_counts status_counts(const struct status_writer *s);
 
