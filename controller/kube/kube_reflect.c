@@ -435,6 +435,8 @@ static void on_watch_done(void *arg, const struct kube_reply *reply)
 
     r->call = NULL;
     kube_watch_done(&r->watch);
+    if (r->open && r->stop == KUBE_STOP_NONE && lasted_ms >= SHORT_MS)
+        r->expired_in_row = 0; /* its version was good */
     if (r->stop != KUBE_STOP_NONE) {
         watch_stopped(r);
     } else if (reply->end == KUBE_TIMED_OUT && lasted_ms >= KUBE_REFLECT_IDLE_MS) {

@@ -28,48 +28,55 @@ struct ares_sock {
     LIST_ENTRY(ares_sock) link;
     struct loop_fd lf;
     struct loop_dead dead;
-    struct resolver *resolver;
+    struct lane *lane;
     uint32_t watched;
+};
+
+/* A channel of c-ares: whether it tries the search list of resolv.conf is settled at its birth. */
+struct lane {
+    struct loop *loop;
+    ares_channel channel; /* NULL: not open */
+    struct loop_timer timer;
+    LIST_HEAD(, ares_sock) socks;
 };
 
 struct resolver {
     struct loop *loop;
-    ares_channel channel;
-    struct loop_timer timer;
-    LIST_HEAD(, ares_sock) socks;
+    struct lane bare;  /* names without a dot */
+    struct lane whole; /* the others: as they stand */
     size_t name_count;
     struct names buckets[BUCKETS];
 };
 
 /* c-ares keeps its own time-outs; the loop only asks it when the next one is due. */
-static void arm(struct resolver *r)
+static void arm(struct lane *l)
 {
-    struct timeval tv, *due = ares_timeout(r->channel, NULL, &tv);
+    struct timeval tv, *due = ares_timeout(l->channel, NULL, &tv);
 
     if (due)
-        loop_timer_set(r->loop, &r->timer,
-                       r->loop->now_ms + (uint64_t)due->tv_sec * 1000 + (uint64_t)due->tv_usec / 1000 + 1);
+        loop_timer_set(l->loop, &l->timer,
+                       l->loop->now_ms + (uint64_t)due->tv_sec * 1000 + (uint64_t)due->tv_usec / 1000 + 1);
     else
-        loop_timer_clear(&r->timer);
+        loop_timer_clear(&l->timer);
 }
 
 static void on_timer(struct loop_timer *t)
 {
-    struct resolver *r = (struct resolver *)((char *)t - offsetof(struct resolver, timer));
+    struct lane *l = (struct lane *)((char *)t - offsetof(struct lane, timer));
 
-    ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    arm(r);
+    ares_process_fd(l->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    arm(l);
 }
 
 static void on_ready(struct loop_fd *f, uint32_t events)
 {
     struct ares_sock *s = (struct ares_sock *)((char *)f - offsetof(struct ares_sock, lf));
-    struct resolver *r = s->resolver;
+    struct lane *l = s->lane;
     int fd = f->fd;
 
-    ares_process_fd(r->channel, events & ~(uint32_t)EPOLLOUT ? fd : ARES_SOCKET_BAD,
+    ares_process_fd(l->channel, events & ~(uint32_t)EPOLLOUT ? fd : ARES_SOCKET_BAD,
                     events & EPOLLOUT ? fd : ARES_SOCKET_BAD);
-    arm(r);
+    arm(l);
 }
 
 static void free_sock(struct loop_dead *d)
@@ -79,34 +86,59 @@ static void free_sock(struct loop_dead *d)
 
 static void on_sock_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
-    struct resolver *r = arg;
+    struct lane *l = arg;
     uint32_t events = (readable ? (uint32_t)EPOLLIN : 0) | (writable ? (uint32_t)EPOLLOUT : 0);
     struct ares_sock *s;
     struct err err;
 
-    LIST_FOREACH(s, &r->socks, link)
+    LIST_FOREACH(s, &l->socks, link)
     if (s->lf.fd == fd)
         break;
     if (!s) {
         s = calloc(1, sizeof *s);
         if (!s)
             return; /* the query runs into its time-out */
-        s->resolver = r;
+        s->lane = l;
         s->lf = (struct loop_fd){.fd = fd, .ready = on_ready};
-        LIST_INSERT_HEAD(&r->socks, s, link);
+        LIST_INSERT_HEAD(&l->socks, s, link);
     }
-    if (loop_watch(r->loop, &s->lf, &s->watched, events, &err) || !events) {
+    if (loop_watch(l->loop, &s->lf, &s->watched, events, &err) || !events) {
         LIST_REMOVE(s, link);
         s->lf.fd = -1;
         s->dead.release = free_sock;
-        loop_free_later(r->loop, &s->dead);
+        loop_free_later(l->loop, &s->dead);
     }
+}
+
+/* Without a search list when `mask` holds ARES_OPT_DOMAINS: there are none in `o`. (ARES_FLAG_NOSEARCH is not looked at by
+ * ares_getaddrinfo of 1.18.) */
+static int open_lane(struct lane *l, struct loop *loop, int mask, struct err *err)
+{
+    struct ares_options o = {.timeout = RESOLVE_TRY_MS,
+                             .tries = RESOLVE_TRIES,
+                             .sock_state_cb = on_sock_state,
+                             .sock_state_cb_data = l};
+    int status;
+
+    l->loop = loop;
+    l->timer.fire = on_timer;
+    status = ares_init_options(&l->channel, &o,
+                               mask | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+    if (status == ARES_SUCCESS)
+        return 0;
+    l->channel = NULL;
+    return err_set(err, ERR_IO, "resolver: %s", ares_strerror(status));
+}
+
+static void close_lane(struct lane *l)
+{
+    if (l->channel)
+        ares_destroy(l->channel);
+    loop_timer_clear(&l->timer);
 }
 
 struct resolver *resolver_new(struct loop *loop, struct err *err)
 {
-    struct ares_options o = {
-        .timeout = RESOLVE_TRY_MS, .tries = RESOLVE_TRIES, .sock_state_cb = on_sock_state};
     struct resolver *r = calloc(1, sizeof *r);
     int status;
 
@@ -115,15 +147,14 @@ struct resolver *resolver_new(struct loop *loop, struct err *err)
         return NULL;
     }
     r->loop = loop;
-    r->timer.fire = on_timer;
-    o.sock_state_cb_data = r;
     status = ares_library_init(ARES_LIB_INIT_ALL);
-    if (status == ARES_SUCCESS)
-        status =
-            ares_init_options(&r->channel, &o, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
     if (status != ARES_SUCCESS) {
         err_set(err, ERR_IO, "resolver: %s", ares_strerror(status));
         free(r);
+        return NULL;
+    }
+    if (open_lane(&r->bare, loop, 0, err) || open_lane(&r->whole, loop, ARES_OPT_DOMAINS, err)) {
+        resolver_free(r);
         return NULL;
     }
     return r;
@@ -133,9 +164,9 @@ void resolver_free(struct resolver *r)
 {
     if (!r)
         return;
-    ares_destroy(r->channel);
+    close_lane(&r->bare);
+    close_lane(&r->whole);
     ares_library_cleanup();
-    loop_timer_clear(&r->timer);
     for (size_t i = 0; i < BUCKETS; i++) {
         struct name *n;
 
@@ -263,6 +294,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 void resolve_start(struct resolver *r, const char *host, struct resolve_query *q)
 {
     struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct lane *l = strchr(host, '.') ? &r->whole : &r->bare;
     struct name *n = name_of(r, host);
 
     q->waiting = false;
@@ -279,8 +311,8 @@ void resolve_start(struct resolver *r, const char *host, struct resolve_query *q
     if (n->asked)
         return;
     n->asked = true;
-    ares_getaddrinfo(r->channel, host, NULL, &hints, on_answer, n);
-    arm(r);
+    ares_getaddrinfo(l->channel, host, NULL, &hints, on_answer, n);
+    arm(l);
 }
 
 void resolve_cancel(struct resolve_query *q)

@@ -1,5 +1,6 @@
 /* resolve.h - names to addresses without ever blocking the loop
- * Shape:   host -> up to RESOLVE_MAX addresses in the resolver's order, from a cache by name
+ * Shape:   host -> up to RESOLVE_MAX addresses in the resolver's order, from a cache by name. A name with a dot is asked for as it
+ *          stands: a search list (in a pod: of the cluster's namespaces) would lead db.payments to somebody else's Service
  * Units:   *_ms
  * Owner:   struct resolver belongs to the worker; a query belongs to its caller, who cancels it when it loses interest
  * Errors:  the callback's `why` (static text) with count 0

@@ -271,30 +271,25 @@ static const char *const own_headers[] = {
     "X-Forwarded-Host", "X-Forwarded-Proto",
 };
 
-static size_t token_len(const char *text, size_t len)
-{
-    size_t n = 0;
-
-    while (n < len && text[n] && (is_alnum(text[n]) || strchr("!#$%&'*+-.^_`|~", text[n])))
-        n++;
-    return n;
-}
-
 static bool is_token(const char *text, size_t len)
 {
-    return len > 0 && token_len(text, len) == len;
+    for (size_t i = 0; i < len; i++)
+        if (!text[i] || (!is_alnum(text[i]) && !strchr("!#$%&'*+-.^_`|~", text[i])))
+            return false;
+    return len > 0;
 }
 
 int spec_value_header_name(const char *text, size_t len, char **out, struct err *err)
 {
     static const char own_prefix[] = "Sec-WebSocket-";
+    const char *colon = memchr(text, ':', len);
     bool own = len >= sizeof own_prefix - 1 && !strncasecmp(text, own_prefix, sizeof own_prefix - 1);
 
-    /* Quoted up to what does not belong: behind a colon stands the value, perhaps a token. */
+    /* Behind a colon stands the value, perhaps a token: that is not quoted. */
     if (!is_token(text, len))
         return err_set(err, ERR_INVALID,
                        "%s is not the name of a header; give letters, digits and '-', without space or colon",
-                       SPEC_QUOTE(text, token_len(text, len) + (len > 0)));
+                       SPEC_QUOTE(text, colon ? (size_t)(colon - text) + 1 : len));
     if (len > SPEC_MAX_HEADER_NAME)
         return err_set(err, ERR_INVALID, "a name of %zu bytes is too long; it may have %d", len,
                        SPEC_MAX_HEADER_NAME);

@@ -118,7 +118,7 @@ def start_with_dns(start_proxy, dns, tmp_path):
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, timeout=10).returncode:
         cannot_run("a mount namespace needs root and unshare")
     resolv, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
-    resolv.write_text(f"nameserver {dns.host}\nsearch tidegate.test\n")
+    resolv.write_text(f"nameserver {dns.host}\nsearch tidegate.test\noptions ndots:5\n")  # as in a pod
     hosts.write_text("127.0.0.1 localhost\n")
 
     def start(spec_text, **kw):

@@ -38,6 +38,18 @@ def test_name_resolves(start_with_dns, dns):
         assert proxy.wait_log(event="open")["backend"] == f"127.0.0.1:{backend.port}"
 
 
+@pytest.mark.parametrize("host, status", [("chat", 101), ("db.payments", 502)])
+def test_the_search_list_is_for_bare_names(start_with_dns, dns, host, status):
+    """S47: in a pod the search list would lead a name with a dot to a Service of another namespace."""
+    dns.answers[f"{host}.tidegate.test"] = ["127.0.0.1"]
+    port = free_port()
+    with RawBackend(serve) as backend:
+        start_with_dns(ws_spec(port, backend=f"ws://{host}:{backend.port}"))
+        assert ask(port)[0] == status
+    asked = {name for name, _ in dns.queries}
+    assert (f"{host}.tidegate.test" in asked) == (status == 101), asked
+
+
 def test_hosts_file_counts(start_with_dns, dns):
     """S38: localhost is what /etc/hosts says, whatever DNS would answer."""
     dns.answers["localhost"] = ["127.9.9.9"]

@@ -200,6 +200,26 @@ static void an_error_in_the_stream_is_obeyed(void **state)
     end_test();
 }
 
+/* An API server that restarts twice forgets twice: each time a list at once answers it. */
+static void a_version_that_a_watch_stood_on_was_good(void **state)
+{
+    (void)state;
+    begin_watched();
+    opened();
+    stream(ERROR("\"code\":410,\"reason\":\"Expired\""));
+    asked(THINGS "?resourceVersion=10");
+    answer_page("12", NULL, "a b");
+    asked(WATCH("12"));
+    opened();
+    stub_pass(1500);
+    answer_end(KUBE_CUT, 200, 0, "reset");
+    asked_after_failure(0, WATCH("12"));
+    opened();
+    stream(ERROR("\"code\":410,\"reason\":\"Expired\""));
+    asked(THINGS "?resourceVersion=12");
+    end_test();
+}
+
 static void what_is_broken_is_not_quoted(void **state)
 {
     (void)state;
@@ -299,6 +319,7 @@ int main(void)
         cmocka_unit_test(forgets_its_failures_after_two_good_minutes),
         cmocka_unit_test(a_stall_is_an_end_like_another),
         cmocka_unit_test(an_error_in_the_stream_is_obeyed),
+        cmocka_unit_test(a_version_that_a_watch_stood_on_was_good),
         cmocka_unit_test(what_is_broken_is_not_quoted),
         cmocka_unit_test(a_line_that_is_no_event_is_followed_by_a_list),
         cmocka_unit_test(each_status_of_an_open_has_its_answer),
