@@ -473,7 +473,7 @@ struct reconcile *reconcile_new(const struct options *o, struct loop *l, struct 
     if (!o->sidecar)
         begin_writing(r);
     r->report = report_new(&(struct report_parts){.publish = r->publish,
-                                                  .ports = r->ports,
+                                                  .status = r->status,
                                                   .events = r->events,
                                                   .ports = r->ports,
                                                   .leads = leads,
