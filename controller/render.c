@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* In front of each document: whose it is, so that an object made anew while no controller ran does not get it. */
+static const char uid_line[] = "# uid ";
 static const char first_line[] = "# Written by tidegate-controller, which replaces it: edits are lost.\n";
 
 /* A good document. */
@@ -170,6 +172,38 @@ static bool recall_one(struct render *r, struct spec_server *t)
     return true;
 }
 
+/* "# uid NS/NAME UID" */
+static void recall_uid(struct render *r, const char *line, size_t len)
+{
+    cleanup_free char *text = need(strndup(line, len));
+    char *ns = text + sizeof uid_line - 1, *name = strchr(ns, '/'), *uid = name ? strchr(name, ' ') : NULL;
+    struct slot key = {.ns = ns}, *k = &key, **found;
+
+    if (!uid || !r->count)
+        return;
+    *name++ = '\0';
+    *uid++ = '\0';
+    key.name = name;
+    found = bsearch(&k, r->slots, r->count, sizeof(struct slot *), by_key);
+    if (!found)
+        return;
+    free((*found)->uid);
+    (*found)->uid = need(strdup(uid));
+}
+
+static void recall_uids(struct render *r, const char *text, size_t len)
+{
+    const char *end = text + len, *next;
+
+    for (const char *line = text; line < end; line = next + 1) {
+        next = memchr(line, '\n', (size_t)(end - line));
+        if (!next)
+            return;
+        if ((size_t)(next - line) > sizeof uid_line && !memcmp(line, uid_line, sizeof uid_line - 1))
+            recall_uid(r, line, (size_t)(next - line));
+    }
+}
+
 int render_recall(struct render *r, const uint8_t *bytes, size_t len, struct err *err)
 {
     struct spec_problems problems = {0};
@@ -187,6 +221,7 @@ int render_recall(struct render *r, const uint8_t *bytes, size_t len, struct err
                          problems.count ? ": " : "", problems.count ? problems.items[0].text : "");
     if (r->count)
         qsort(r->slots, r->count, sizeof(struct slot *), by_key);
+    recall_uids(r, (const char *)bytes, len);
     spec_problems_free(&problems);
     spec_free(&spec);
     return result;
@@ -418,13 +453,23 @@ bool render_run(struct render *r, struct store *store)
     return changed;
 }
 
+/* A UID of the API server's is; of anything else none of it is written down. */
+static bool is_plain(const char *uid)
+{
+    return *uid && !uid[strspn(uid, "0123456789-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")];
+}
+
 int render_text(const struct render *r, struct buf *out, struct err *err)
 {
     if (buf_add_str(out, first_line))
         return err_set(err, ERR_LIMIT, "the documents do not fit %zu bytes", out->max);
     for (size_t i = 0; i < r->count; i++) {
-        const struct doc *d = r->slots[i]->served;
+        const struct slot *s = r->slots[i];
+        const struct doc *d = s->served;
 
+        if (d && s->uid && is_plain(s->uid) &&
+            buf_addf(out, "%s%s/%s %s\n", uid_line, s->ns, s->name, s->uid))
+            return err_set(err, ERR_LIMIT, "the documents do not fit %zu bytes", out->max);
         if (d && buf_add(out, d->text, d->len))
             return err_set(err, ERR_LIMIT, "the documents do not fit %zu bytes", out->max);
     }

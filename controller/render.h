@@ -60,7 +60,7 @@ __attribute__((warn_unused_result)) int render_recall(struct render *r, const ui
                                                       struct err *err);
 /* True when the text changed. Objects are clean afterwards. */
 bool render_run(struct render *r, struct store *s);
-/* The whole file; it begins with one comment line. */
+/* The whole file; it begins with one comment line, and each document with one that says its object's UID. */
 __attribute__((warn_unused_result)) int render_text(const struct render *r, struct buf *out, struct err *err);
 size_t render_count(const struct render *r);
 const struct render_verdict *render_at(const struct render *r,

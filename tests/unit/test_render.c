@@ -30,18 +30,23 @@ static void bench_free(struct bench *b)
     store_free(b->s);
 }
 
-/* The text without its comment line. */
+/* The text without its comments: that it is the controller's, and whose each document is. */
 static char *text_of(const struct render *r)
 {
     struct buf b;
     struct err err;
-    char *text;
+    char *whole, *rest, *line, *text;
+    size_t len = 0;
 
     buf_init(&b, SPEC_MAX_BYTES);
     assert_int_equal(render_text(r, &b, &err), 0);
     assert_int_equal(b.data[0], '#');
-    text = strndup((char *)memchr(b.data, '\n', b.len) + 1,
-                   b.len - (size_t)((uint8_t *)memchr(b.data, '\n', b.len) + 1 - b.data));
+    rest = whole = strndup((char *)b.data, b.len);
+    text = calloc(1, b.len + 1);
+    while ((line = strsep(&rest, "\n")))
+        if (*line && *line != '#')
+            len += (size_t)snprintf(text + len, b.len + 1 - len, "%s\n", line);
+    free(whole);
     buf_free(&b);
     return text;
 }

@@ -41,8 +41,71 @@ static void an_object_made_anew_inherits_nothing_from_the_deleted_one(void **sta
     store_free(s);
 }
 
-/* An earlier process did not write down whose document it was: it stays for the object of that name. */
-static void a_recalled_document_is_the_objects_of_its_name(void **state)
+static struct store *synced(void)
+{
+    struct store *s = store_new();
+
+    for (int kind = 0; kind < STORE_KINDS; kind++)
+        store_set_sync(s, (enum store_kind)kind, STORE_SYNCED, "");
+    return s;
+}
+
+/* What a process with this object left behind, for the next one. */
+static void leave(const char *uid, struct buf *text)
+{
+    struct store *s = synced();
+    struct render *r = render_new(&gateway);
+    struct err err;
+
+    put(s, uid, "ws://h.x:1");
+    assert_true(render_run(r, s));
+    buf_init(text, SPEC_MAX_BYTES);
+    assert_int_equal(render_text(r, text, &err), 0);
+    render_free(r);
+    store_free(s);
+}
+
+static void assert_recalled(const struct buf *text, const char *uid, bool served)
+{
+    struct store *s = synced();
+    struct render *r = render_new(&gateway);
+    struct err err;
+
+    assert_int_equal(render_recall(r, text->data, text->len, &err), 0);
+    put(s, uid, "ws://nosuch:1");
+    assert_true(render_run(r, s));
+    assert_int_equal(render_at(r, 0)->served, served);
+    assert_false(render_at(r, 0)->newest);
+    render_free(r);
+    store_free(s);
+}
+
+/* Deleted and made again while no controller ran: what the file holds is not the new object's. */
+static void a_recalled_document_is_the_same_objects_only(void **state)
+{
+    struct buf text;
+
+    (void)state;
+    leave("5f0c-1", &text);
+    assert_recalled(&text, "5f0c-1", true);
+    assert_recalled(&text, "5f0c-2", false);
+    buf_free(&text);
+}
+
+/* S45: nothing of a UID that the API server would never give gets into the file. */
+static void a_uid_that_is_none_is_not_written_down(void **state)
+{
+    struct buf text;
+
+    (void)state;
+    leave("u\\n---\\nkind", &text);
+    assert_null(memmem(text.data, text.len, "# uid", 5));
+    assert_null(memmem(text.data, text.len, "\n---\nkind\n", 10));
+    buf_free(&text);
+}
+
+/* A file of somebody who wrote no UIDs. */
+static void a_recalled_document_without_a_uid_is_the_objects_of_its_name(void **state)
 {
     static const char text[] =
         "---\nkind: WebSocketServer\nname: \"a/x\"\nport: 10020\nbackend: \"ws://h.x:1\"\n";
@@ -66,7 +129,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_object_made_anew_inherits_nothing_from_the_deleted_one),
-        cmocka_unit_test(a_recalled_document_is_the_objects_of_its_name),
+        cmocka_unit_test(a_recalled_document_is_the_same_objects_only),
+        cmocka_unit_test(a_uid_that_is_none_is_not_written_down),
+        cmocka_unit_test(a_recalled_document_without_a_uid_is_the_objects_of_its_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
