@@ -513,6 +513,15 @@ def test_metrics_tell_the_traffic(start_proxy):
         check_with_promtool(proxy.get("/metrics")[2].encode())
 
 
+def descriptors(pid):
+    """What a process holds; what it closes meanwhile it does not."""
+    held = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            held.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return held
+
+
 def test_workers_inherit_nothing_of_the_admin_port(start_proxy):
     """A worker holds no descriptor of libwebsockets, no port of the master's and no watched feed."""
     with RawBackend(echo) as backend:
@@ -522,7 +531,7 @@ def test_workers_inherit_nothing_of_the_admin_port(start_proxy):
             old = proxy.worker
             os.kill(old, signal.SIGKILL)
             wait_until("another worker", lambda: [w for w in proxy.workers() if w != old], 10)
-            held = {os.readlink(f"/proc/{proxy.worker}/fd/{fd}") for fd in os.listdir(f"/proc/{proxy.worker}/fd")}
+            held = descriptors(proxy.worker)
             sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
             inodes = {words[9] for words in sockets if words[1].endswith(f":{proxy.admin_port:04X}")}
             assert inodes and not held & {f"socket:[{inode}]" for inode in inodes}
