@@ -178,6 +178,11 @@ static const char *url_scheme(const char *text, size_t len, bool *tls, struct er
     return NULL;
 }
 
+static int has_user(struct err *err)
+{
+    return err_set(err, ERR_INVALID, "has a user name (@); leave it out, use headers.set for credentials");
+}
+
 int spec_value_url(const char *text, size_t len, struct spec_url *out, struct err *err)
 {
     const char *at, *end = text + len, *slash;
@@ -198,12 +203,12 @@ int spec_value_url(const char *text, size_t len, struct spec_url *out, struct er
     for (slash = at; slash < end && *slash != '/' && *slash != '?' && *slash != '#'; slash++)
         ;
     if (memchr(at, '@', (size_t)(slash - at)))
-        return err_set(err, ERR_INVALID,
-                       "has a user name (@); leave it out, use headers.set for credentials");
+        return has_user(err);
     if (memchr(slash, '#', (size_t)(end - slash)))
         return err_set(err, ERR_INVALID, "has a fragment (#), which is never sent; leave it out");
+    /* A password with a slash in it: what stands before that is not to be quoted. */
     if (authority_parse(at, (size_t)(slash - at), &a, err))
-        return -1;
+        return memchr(slash, '@', (size_t)(end - slash)) ? has_user(err) : -1;
     *out = (struct spec_url){
         .tls = tls,
         .host = lowered(a.host, a.host_len),

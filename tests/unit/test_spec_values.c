@@ -252,6 +252,8 @@ static void refuses_backend_urls_that_could_mean_something_else(void **state)
         {BYTES("ws://user:secret@h"), "user name"},
         {BYTES("ws://h@x"), "user name"},
         {BYTES("user:secret@ws://h"), "it has no scheme"},
+        {BYTES("ws://user:secret/x@h"), "user name"}, /* a password with a slash ends the host for us */
+        {BYTES("ws://user:secret?@h"), "user name"},
         {BYTES("ws://h#f"), "fragment"},
         {BYTES("ws://h/p#f"), "fragment"},
         {BYTES("ws://h h"), "at byte 7"},
