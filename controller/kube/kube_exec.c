@@ -141,11 +141,14 @@ static void fail(struct kube_exec *e, const struct err *failed)
     e->done(e->arg, NULL, &err);
 }
 
-/* The whole group: a script's children too. A process that is not reaped keeps its number from being given away. */
+/* The whole group: a script's children too; and itself, should it have left its group. A process that is not reaped keeps
+ * its number from being given away. */
 static void end_it(struct kube_exec *e)
 {
-    if (e->pid && kill(-e->pid, SIGKILL))
-        kill(e->pid, SIGKILL);
+    if (!e->pid)
+        return;
+    kill(-e->pid, SIGKILL);
+    kill(e->pid, SIGKILL);
 }
 
 static void take(struct kube_exec *e)

@@ -48,7 +48,8 @@ struct http_listen {
 
 /* May this text be an address for http_listen? err says what would be right. */
 __attribute__((warn_unused_result)) int http_check_address(const char *text, struct err *err);
-/* Opens the ports; they are served once http_run turns. Makes every descriptor of the process from 3 on close-on-exec. */
+/* Opens the ports; they are served once http_run turns. With a feed among the pages it makes every descriptor of the process
+ * from 3 on close-on-exec, for libwebsockets opens some that are not. */
 struct http *http_new(const struct http_listen *listens, size_t count, struct err *err);
 void http_free(struct http *h);
 /* Turns `loop` until loop->stop, serving the ports meanwhile. Without a feed among the pages libwebsockets is not started. */

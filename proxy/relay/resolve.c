@@ -269,6 +269,8 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     struct name *n = arg;
     struct queries waiting = n->waiting;
     struct resolve_query *q;
+    struct in6_addr ips[RESOLVE_MAX];
+    size_t count;
     uint64_t now = n->resolver->loop->now_ms;
 
     (void)timeouts;
@@ -282,12 +284,15 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     LIST_INIT(&n->waiting);
     if (LIST_FIRST(&waiting))
         LIST_FIRST(&waiting)->link.le_prev = &waiting.lh_first;
+    /* `done` may ask for another name, for which this one is forgotten, or for this one again. */
+    count = n->count;
+    memcpy(ips, n->ips, sizeof ips);
     while ((q = LIST_FIRST(&waiting))) {
         LIST_REMOVE(q, link);
         q->waiting = false;
         if (status == ARES_EDESTRUCTION)
             continue;
-        q->done(q, n->ips, n->count, n->count ? NULL : why_of(status));
+        q->done(q, ips, count, count ? NULL : why_of(status));
     }
 }
 

@@ -31,7 +31,7 @@ struct resolve_query {
     LIST_ENTRY(resolve_query) link;
     bool waiting;
     /* Called at most once, possibly before resolve_start returns. `ips` holds IPv4 as ::ffff:a.b.c.d and is valid
-     * during the call only. */
+     * during the call only, which may start and cancel queries. */
     void (*done)(struct resolve_query *q, const struct in6_addr *ips, size_t count, const char *why);
 };
 

@@ -25,20 +25,37 @@ void *spec_grow(void *items, size_t count, size_t each_bytes)
     return items;
 }
 
-static bool is_base64(char c)
+enum base64_kind { BASE64_NOT = 0, BASE64_SIGN = 1, BASE64_LOWER = 2, BASE64_UPPER = 4, BASE64_DIGIT = 8 };
+
+static unsigned base64_kind(char c)
 {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
-           c == '/' || c == '=';
+    if (c >= 'a' && c <= 'z')
+        return BASE64_LOWER;
+    if (c >= 'A' && c <= 'Z')
+        return BASE64_UPPER;
+    if (c >= '0' && c <= '9')
+        return BASE64_DIGIT;
+    return c == '+' || c == '/' || c == '=' ? BASE64_SIGN : BASE64_NOT;
+}
+
+/* What is random has digits or both cases; a path or a name may have neither. */
+static bool looks_random(unsigned kinds)
+{
+    return kinds & BASE64_DIGIT || (kinds & BASE64_LOWER && kinds & BASE64_UPPER);
 }
 
 /* A key or a password that was put into a field which is quoted: PEM, a long run of base64, what stands before an @. */
 static bool may_be_secret(const char *text, size_t len)
 {
+    unsigned kinds = 0;
     size_t run = 0;
 
     for (size_t i = 0; i < len; i++) {
-        run = is_base64(text[i]) ? run + 1 : 0;
-        if (run >= SPEC_SECRET_CHARS || text[i] == '@' ||
+        unsigned kind = base64_kind(text[i]);
+
+        run = kind ? run + 1 : 0;
+        kinds = kind ? kinds | kind : 0;
+        if ((run >= SPEC_SECRET_CHARS && looks_random(kinds)) || text[i] == '@' ||
             (text[i] == '-' && len - i >= 10 && !memcmp(text + i, "-----BEGIN", 10)))
             return true;
     }

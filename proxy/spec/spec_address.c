@@ -178,6 +178,11 @@ static const char *url_scheme(const char *text, size_t len, bool *tls, struct er
     return NULL;
 }
 
+static int has_user(struct err *err)
+{
+    return err_set(err, ERR_INVALID, "has a user name (@); leave it out, use headers.set for credentials");
+}
+
 int spec_value_url(const char *text, size_t len, struct spec_url *out, struct err *err)
 {
     const char *at, *end = text + len, *slash;
@@ -198,12 +203,12 @@ int spec_value_url(const char *text, size_t len, struct spec_url *out, struct er
     for (slash = at; slash < end && *slash != '/' && *slash != '?' && *slash != '#'; slash++)
         ;
     if (memchr(at, '@', (size_t)(slash - at)))
-        return err_set(err, ERR_INVALID,
-                       "has a user name (@); leave it out, use headers.set for credentials");
+        return has_user(err);
     if (memchr(slash, '#', (size_t)(end - slash)))
         return err_set(err, ERR_INVALID, "has a fragment (#), which is never sent; leave it out");
+    /* A password with a slash in it: what stands before that is not to be quoted. */
     if (authority_parse(at, (size_t)(slash - at), &a, err))
-        return -1;
+        return memchr(slash, '@', (size_t)(end - slash)) ? has_user(err) : -1;
     *out = (struct spec_url){
         .tls = tls,
         .host = lowered(a.host, a.host_len),
@@ -318,19 +323,24 @@ int spec_value_cidr(const char *text, size_t len, struct spec_cidr *out, struct 
 
 static bool ipv4_is_local(const uint8_t four[4])
 {
-    return four[0] == 0 || four[0] == 127 || (four[0] == 169 && four[1] == 254);
+    static const uint8_t metadata[][4] = {{100, 100, 100, 200}, {168, 63, 129, 16}}; /* Alibaba's, Azure's */
+
+    return four[0] == 0 || four[0] == 127 || (four[0] == 169 && four[1] == 254) ||
+           !memcmp(four, metadata[0], 4) || !memcmp(four, metadata[1], 4);
 }
 
 bool spec_address_is_local(const uint8_t addr[16])
 {
     static const uint8_t zero[16], mapped[12] = {[10] = 0xff, [11] = 0xff}, nat64[12] = {0, 0x64, 0xff, 0x9b};
-    static const uint8_t metadata[16] = {0xfd, 0, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54};
+    static const uint8_t metadata[][16] = {{0xfd, 0, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54},  /* Amazon's */
+                                           {0xfd, 0x20, 0, 0xce, [14] = 0x02, [15] = 0x54}}; /* Google's */
 
     if (!memcmp(addr, mapped, 12) || !memcmp(addr, nat64, 12) || !memcmp(addr, zero, 12))
         return ipv4_is_local(addr + 12); /* ::1 and :: are 0.0.0.1 and 0.0.0.0 among the last */
     if (addr[0] == 0x20 && addr[1] == 0x02)
         return ipv4_is_local(addr + 2);
-    return (addr[0] == 0xfe && (addr[1] & 0xc0) == 0x80) || !memcmp(addr, metadata, 16);
+    return (addr[0] == 0xfe && (addr[1] & 0xc0) == 0x80) || !memcmp(addr, metadata[0], 16) ||
+           !memcmp(addr, metadata[1], 16);
 }
 
 bool spec_host_is_local(const char *host)

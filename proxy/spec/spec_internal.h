@@ -13,7 +13,7 @@
 #include "spec/spec_cert.h"
 
 #define SPEC_QUOTE_CHARS  60
-#define SPEC_SECRET_CHARS 40 /* of base64 in a row: an Ed25519 key alone has 43 */
+#define SPEC_SECRET_CHARS 40 /* of base64 in a row that looks random: an Ed25519 key alone has 43 */
 
 enum spec_mark {
     SPEC_MARK_NAME = 1 << 0,

@@ -41,8 +41,9 @@ SPEC_VALUE spec_value_cidr(const char *text, size_t len, struct spec_cidr *out, 
 /* A field name that headers.set or headers.remove may touch. */
 SPEC_VALUE spec_value_header_name(const char *text, size_t len, char **out, struct err *err);
 SPEC_VALUE spec_value_header_value(const char *text, size_t len, char **out, struct err *err);
-/* Loopback, link-local (the metadata services of clouds live there), unspecified, and the same IPv4 addresses inside
- * ::ffff:0:0/96, ::/96, 64:ff9b::/96 (NAT64) and 2002::/16 (6to4), and fd00:ec2::254: where nobody's backend is, but much that trusts its neighbours (S47). */
+/* Loopback, link-local (most metadata services of clouds live there), unspecified, the metadata services elsewhere
+ * (100.100.100.200, 168.63.129.16, fd00:ec2::254, fd20:ce::254), and the same IPv4 addresses inside ::ffff:0:0/96, ::/96,
+ * 64:ff9b::/96 (NAT64) and 2002::/16 (6to4): where nobody's backend is, but much that trusts its neighbours (S47). */
 bool spec_address_is_local(const uint8_t addr[16]);
 /* A host as spec_value_host gives it: an address as above, or "localhost" and what ends in ".localhost". */
 bool spec_host_is_local(const char *host);

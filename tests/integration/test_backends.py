@@ -403,7 +403,8 @@ def test_local_backend_is_denied(start_proxy, host):
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]",
-                                  "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]"])  # fmt: skip
+                                  "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "100.100.100.200", "168.63.129.16",
+                                  "[fd20:ce::254]"])  # fmt: skip
 def test_metadata_address_is_denied(start_proxy, host):
     """S47: nor what clouds answer their machines' credentials at."""
     port = free_port()

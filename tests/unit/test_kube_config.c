@@ -892,6 +892,26 @@ static void children_of_a_plugin_end_with_it(void **state)
         assert_true(loop_clock_ms() < end);
 }
 
+/* As a plugin: its child stays in the group that we made, it goes into ours. */
+static int leave_group(void)
+{
+    if (fork() && setpgid(0, getpgid(getppid())))
+        return 1;
+    for (;;)
+        pause();
+}
+
+static void a_plugin_that_has_left_its_group_ends_all_the_same(void **state)
+{
+    char version[] = "client.authentication.k8s.io/v1", self[] = "/proc/self/exe", arg[] = "leave-group";
+    char *args[] = {arg, NULL};
+    struct kube_plugin p = {.command = self, .args = args, .api_version = version};
+
+    (void)state;
+    run_alone(&p);
+    assert_non_null(strstr(said.msg, "took more than"));
+}
+
 static void a_plugin_that_cannot_be_started_is_named(void **state)
 {
     char version[] = "client.authentication.k8s.io/v1", missing[160], name[] = "no-such-plugin-anywhere";
@@ -911,7 +931,7 @@ static void a_plugin_that_cannot_be_started_is_named(void **state)
     assert_int_equal(said.code, ERR_IO);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(places_are_asked_in_order, setup, teardown),
@@ -941,9 +961,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_plugin_that_fails_leaves_what_there_was, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_plugin_gives_is_checked_and_never_quoted, setup, teardown),
         cmocka_unit_test_setup_teardown(children_of_a_plugin_end_with_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_plugin_that_has_left_its_group_ends_all_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(a_plugin_that_cannot_be_started_is_named, setup, teardown),
     };
 
+    if (argc > 1 && !strcmp(argv[1], "leave-group"))
+        return leave_group();
     log_init(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -252,6 +252,8 @@ static void refuses_backend_urls_that_could_mean_something_else(void **state)
         {BYTES("ws://user:secret@h"), "user name"},
         {BYTES("ws://h@x"), "user name"},
         {BYTES("user:secret@ws://h"), "it has no scheme"},
+        {BYTES("ws://user:secret/x@h"), "user name"}, /* a password with a slash ends the host for us */
+        {BYTES("ws://user:secret?@h"), "user name"},
         {BYTES("ws://h#f"), "fragment"},
         {BYTES("ws://h/p#f"), "fragment"},
         {BYTES("ws://h h"), "at byte 7"},
@@ -404,6 +406,14 @@ static void lowers_origins_and_takes_no_patterns(void **state)
         {"://a", "not an origin"},
         {"https://a:0", "for a port"},
         {"https://a?b", "for a host"},
+        {"https://u@a/b", "may be a secret has more"},
+        /* Long, and yet readable: of what is random this much without a digit and in one case is not seen. */
+        {"https://example.org/applications/production/websocket/chat", "\"https://example.org/applications/"},
+        {"averylongsubdomainwithoutanyhyphensordotsinit", "\"averylong"},
+        {"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3Jl", "may be a secret is not"},
+        {"MCowBQYDKVQQIgQgABCDEFGHIJKLMNOPQRSTUVWXYZAB", "may be a secret is not"},
+        {"QSDFGHJKLMPOIUYTREZAabcdefghijklmnopqrstuvwx", "may be a secret is not"},
+        {"0123456789abcdef0123456789abcdef01234567", "may be a secret is not"},
     };
     struct err err;
     char *out;
