@@ -299,6 +299,8 @@ static void on_again(struct loop_timer *t)
     struct kube_config *c = (struct kube_config *)((char *)t - offsetof(struct kube_config, again));
 
     run_plugin(c);
+    if (!kube_exec_running(c->exec)) /* the last one was killed and is not gone yet */
+        loop_timer_set(c->loop, &c->again, c->loop->now_ms + PACE_MS);
 }
 
 static bool plugin_is_due(const struct kube_config *c)

@@ -753,6 +753,25 @@ static void requests_wait_while_the_plugin_has_given_nothing(void **state)
     assert_int_equal(runs(), 2);
 }
 
+static void a_plugin_that_will_not_die_is_not_the_last_attempt(void **state)
+{
+    (void)state;
+    write_plugin("exit 3");
+    open_with_plugin("");
+    assert_false(kube_config_auth(config, &auth));
+    turn_until_quiet();
+    config->exec->pid = getpid(); /* as one that was killed and hangs in the kernel: not reaped yet */
+    loop_timer_clear(&config->again);
+    on_again(&config->again);
+    config->exec->pid = 0;
+    assert_false(kube_exec_running(config->exec));
+    assert_true(config->again.at_ms > 0);
+    write_plugin_that_says("\"token\":\"t1\"");
+    loop_timer_set(&loop, &config->again, loop.now_ms);
+    turn_until_ready(1);
+    asks();
+}
+
 static void a_plugin_that_fails_leaves_what_there_was(void **state)
 {
     (void)state;
@@ -958,6 +977,7 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_token_runs_the_plugin_again, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_wait_while_the_plugin_has_given_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_plugin_that_will_not_die_is_not_the_last_attempt, setup, teardown),
         cmocka_unit_test_setup_teardown(a_plugin_that_fails_leaves_what_there_was, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_plugin_gives_is_checked_and_never_quoted, setup, teardown),
         cmocka_unit_test_setup_teardown(children_of_a_plugin_end_with_it, setup, teardown),
