@@ -331,7 +331,7 @@ static int unsupported(const struct place *at, const json_t *in, struct err *err
         const json_t *v = json_object_get(in, all[i].key);
 
         if (v && !json_is_null(v) && !(json_is_string(v) && !json_string_length(v)) &&
-            !(json_is_array(v) && !json_array_size(v)))
+            !(json_is_array(v) && !json_array_size(v)) && !(json_is_object(v) && !json_object_size(v)))
             return bad(at, all[i].key, err, all[i].why);
     }
     return 0;

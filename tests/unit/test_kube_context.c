@@ -213,8 +213,10 @@ static void reads_what_the_context_names(void **state)
              "server: 'https://10.0.0.1:6443/', tls-server-name: api.local, proxy-url: 'socks5://p:1', "
              "certificate-authority-data: %s, certificate-authority: not-this.crt",
              p.cert64);
-    snprintf(user, sizeof user, "client-certificate-data: %s, client-key-data: %s, token: t0", p.cert64,
-             p.key64);
+    snprintf(user, sizeof user,
+             "client-certificate-data: %s, client-key-data: %s, token: t0, as: '', as-groups: [], "
+             "as-user-extra: {}",
+             p.cert64, p.key64);
     if (load(cluster, user))
         fail_msg("%s", err.msg);
     assert_string_equal(got.server, "https://10.0.0.1:6443");
