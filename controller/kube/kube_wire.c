@@ -153,6 +153,14 @@ static int status_of(const struct kube_exchange *x)
     return (int)status;
 }
 
+/* Of a proxy that it cannot use libcurl quotes the whole URL, in which a password may stand. */
+static const char *failure(const struct kube_exchange *x)
+{
+    if (strstr(x->error, "nsupported proxy"))
+        return "the URL of the proxy cannot be used";
+    return *x->error ? x->error : curl_easy_strerror(x->code);
+}
+
 static void tell_end(struct kube_exchange *x)
 {
     curl_off_t after = 0;
@@ -169,7 +177,7 @@ static void tell_end(struct kube_exchange *x)
     } else if (x->code == CURLE_ABORTED_BY_CALLBACK) {
         end.why = "the connection was lost after the request was sent";
     } else {
-        end.why = *x->error ? x->error : curl_easy_strerror(x->code);
+        end.why = failure(x);
     }
     exchange_end(x);
     x->done(x->arg, &end);

@@ -407,6 +407,26 @@ static void the_bucket_paces_all_but_the_urgent(void **state)
     assert_true(g[3].at_ms - from_ms >= 400);
 }
 
+static void a_proxy_that_is_no_url_is_not_quoted(void **state)
+{
+    static const char *const urls[] = {"http://user:hush@proxy:99999", "socks9://user:hush@proxy"};
+
+    (void)state;
+    unsetenv("no_proxy"); /* it may be said that the peer is reached without one */
+    unsetenv("NO_PROXY");
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        struct got g = {0};
+
+        config.auth.proxy_url = urls[i];
+        config.auth.generation++;
+        start(&g, get("/", &g));
+        turn_until(&g.done, 1);
+        assert_int_equal(g.status, 0);
+        assert_non_null(strstr(g.why, "proxy"));
+        assert_null(strstr(g.why, "hush"));
+    }
+}
+
 static char counted[256];
 
 static void on_count(void *arg, const char *method, int code, uint64_t n)
@@ -456,6 +476,7 @@ int main(void)
         TEST(callbacks_may_cancel_and_free_all),
         TEST(so_many_at_once_and_the_urgent_beside_them),
         TEST(the_bucket_paces_all_but_the_urgent),
+        TEST(a_proxy_that_is_no_url_is_not_quoted),
         TEST(answers_are_counted_by_method_and_code),
     };
 
