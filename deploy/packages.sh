@@ -6,6 +6,8 @@ BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config libwebsockets-dev lib
     libcurl4-openssl-dev libjansson-dev libcmocka-dev)
 # iproute2 for `ss`, which names the holder of a port.
 QUICKSTART_PACKAGES=(python3-websockets openssl iproute2)
+# tests/kube/node, beside what it builds: the runtime below containerd, and what the network is made with.
+NODE_PACKAGES=(ca-certificates gcc libc6-dev python3 openssl iproute2 runc containernetworking-plugins nftables iptables)
 
 missing_packages() {
     local p

@@ -5,7 +5,7 @@ As a program:  server.py up --dir DIR    starts both, prints the path of an admi
                server.py down --dir DIR  ends them; DIR stays
 The binaries are those of tests/kube/build. Nothing but Python's own library and openssl is needed.
 There is no controller manager: no garbage collection, no endpoints, no default ServiceAccount, and a namespace that is
-deleted never goes."""
+deleted never goes. node.py has the rest of a cluster."""
 
 import argparse
 import base64
@@ -46,7 +46,7 @@ def _free_ports(count):
     return ports
 
 
-def _wait(what, condition, seconds):
+def wait_for(what, condition, seconds):
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -57,21 +57,22 @@ def _wait(what, condition, seconds):
         time.sleep(0.02)
 
 
-class _Process:
+class Process:
     """A program that runs on after the one that started it; known by its pid file."""
 
-    def __init__(self, folder, binary):
+    def __init__(self, folder, binary, wrap=()):
+        """wrap: the words of a command that becomes this one."""
         self.binary = Path(binary)
+        self.wrap = wrap
         self.pid_file = folder / f"{self.binary.name}.pid"
         self.log = folder / f"{self.binary.name}.log"
         self.child = None
 
-    def start(self, args, tied):
-        words = [str(self.binary), *args]
-        if tied:
-            words = ["setpriv", "--pdeathsig", "KILL", "--", *words]
+    def start(self, args=(), env=None):
+        words = [*self.wrap, str(self.binary), *args]
         with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                                          start_new_session=True)  # fmt: skip
         self.pid_file.write_text(f"{self.child.pid}\n")
 
     def pid(self):
@@ -92,7 +93,7 @@ class _Process:
                 break
             os.kill(pid, number)
             try:
-                _wait(f"{self.binary.name} gone", lambda: self.pid() is None, STOP_SECONDS)
+                wait_for(f"{self.binary.name} gone", lambda: self.pid() is None, STOP_SECONDS)
             except Failed:
                 continue
         self.pid_file.unlink(missing_ok=True)
@@ -102,16 +103,18 @@ class _Process:
 
 
 class ApiServer:
-    """folder: where everything of it lives; one that is up already is found again. tied: it ends with this process."""
+    """folder: where everything of it lives; one that is up already is found again. tied: it ends with this process.
+    node: what of a cluster it serves, if it does: .address of the node's own, and .wrap for its processes (see Process)."""
 
-    def __init__(self, folder, tied=False):
+    def __init__(self, folder, tied=False, node=None):
         self.folder = Path(folder).absolute()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.tied = tied
+        self.node = node
         self.bin = binaries()
         self.kubeconfig = self.folder / "admin.kubeconfig"
-        self._etcd = _Process(self.folder, self.bin / "etcd")
-        self._server = _Process(self.folder, self.bin / "kube-apiserver")
+        wrap = node.wrap if node else ["setpriv", "--pdeathsig", "KILL", "--"] if tied else []
+        self._etcd = Process(self.folder, self.bin / "etcd", wrap)
+        self._server = Process(self.folder, self.bin / "kube-apiserver", wrap)
         self._ports_file = self.folder / "ports.json"
         self._tls = None
         if self._ports_file.exists():
@@ -154,7 +157,6 @@ class ApiServer:
             self._server.start([
                 f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
                 f"--secure-port={self.port}",
-                "--bind-address=127.0.0.1",
                 f"--tls-cert-file={pem}/server.crt",
                 f"--tls-private-key-file={pem}/server.key",
                 f"--client-ca-file={pem}/ca.crt",
@@ -163,11 +165,25 @@ class ApiServer:
                 f"--service-account-signing-key-file={pem}/accounts.key",
                 f"--service-cluster-ip-range={SERVICE_CIDR}",
                 "--authorization-mode=Node,RBAC",
-                "--endpoint-reconciler-type=none",  # its endpoints may not be loopback
-                "--disable-admission-plugins=ServiceAccount",  # nobody makes the default one
-            ], self.tied)
+                *(self._of_a_node() if self.node else [
+                    "--bind-address=127.0.0.1",
+                    "--endpoint-reconciler-type=none",  # its endpoints may not be loopback
+                    "--disable-admission-plugins=ServiceAccount",  # nobody makes the default one
+                ]),
+            ])  # fmt: skip
         self._write_admin()
         self._await(self._server, self._ready)
+
+    def _of_a_node(self):
+        return [
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={self.node.address}",
+            "--enable-admission-plugins=NodeRestriction",
+            "--kubelet-preferred-address-types=InternalIP",  # logs and exec would look up the node's name
+            f"--kubelet-certificate-authority={self.folder}/ca.crt",
+            f"--kubelet-client-certificate={self.folder}/kubelet-client.crt",
+            f"--kubelet-client-key={self.folder}/kubelet-client.key",
+        ]
 
     def stop(self):
         """The API server alone: an outage. Its data stays in etcd."""
@@ -180,12 +196,12 @@ class ApiServer:
                 f"--data-dir={self.folder}/etcd", "--unsafe-no-fsync", "--log-level=warn",
                 f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
                 f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
-            ], self.tied)
+            ])  # fmt: skip
         self._await(self._etcd, self._etcd_ready)
 
     def _await(self, process, ready):
         """Until it is ready; failed as soon as it is dead."""
-        done = _wait(f"{process.binary.name} ready", lambda: "dead" if process.pid() is None else ready(), READY_SECONDS)
+        done = wait_for(f"{process.binary.name} ready", lambda: "dead" if process.pid() is None else ready(), READY_SECONDS)
         if done == "dead":
             raise Failed(f"{process.binary.name} ended:\n{process.tail()}")
 
@@ -214,14 +230,18 @@ class ApiServer:
 
     def _make_certificates(self):
         (self.folder / "req.cnf").write_text("[req]\ndistinguished_name = dn\n[dn]\n")  # not the machine's own
-        self._certificate("ca", "/CN=test cluster", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign")
-        self._certificate("server", "/CN=kube-apiserver", "extendedKeyUsage=serverAuth",
-                          "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc", by="ca")  # fmt: skip
-        self._certificate("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth", by="ca")
+        self.certificate("ca", "/CN=test cluster", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign")
+        names = "IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+        if self.node:
+            names += f",IP:{self.node.address},IP:{SERVICE_CIDR.replace('.0/16', '.1')}"
+            self.certificate("kubelet-client", "/CN=kube-apiserver-kubelet-client", "extendedKeyUsage=clientAuth", by="ca")
+        self.certificate("server", "/CN=kube-apiserver", "extendedKeyUsage=serverAuth", f"subjectAltName={names}", by="ca")
+        self.certificate("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth", by="ca")
         self._openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "accounts.key")
         self._openssl("pkey", "-in", "accounts.key", "-pubout", "-out", "accounts.pub")
 
-    def _certificate(self, name, subject, *extensions, by=None):
+    def certificate(self, name, subject, *extensions, by=None):
+        """name.crt and name.key in the folder."""
         extra = [word for e in extensions for word in ("-addext", e)]
         issuer = ["-CA", f"{by}.crt", "-CAkey", f"{by}.key"] if by else []
         self._openssl("req", "-x509", "-config", "req.cnf", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
@@ -348,7 +368,7 @@ class ApiServer:
         self.kubectl("apply", "-f", path)
         # kubectl fails at once while there are no conditions at all
         wait = ("wait", "--for=condition=Established", "--timeout=30s", "-f", path)
-        _wait(f"{path} established", lambda: not self.kubectl(*wait, check=False).returncode, 30)
+        wait_for(f"{path} established", lambda: not self.kubectl(*wait, check=False).returncode, 30)
 
 
 def main():
