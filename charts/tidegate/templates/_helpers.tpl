@@ -64,10 +64,10 @@ app.kubernetes.io/component: {{ $.component }}
 {{/* Pods */}}
 {{- define "tidegate.podSecurity" -}}
 runAsNonRoot: true
-{{- with .Values.runAsUser }}
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
-fsGroup: {{ . }}
+{{- with .Values.runAsUser }}{{ $user := int64 . }}
+runAsUser: {{ $user }}
+runAsGroup: {{ $user }}
+fsGroup: {{ $user }}
 {{- end }}
 seccompProfile:
   type: RuntimeDefault
