@@ -90,6 +90,7 @@ WRONG = {
     "two families in one stack": ({"service.ipFamilyPolicy": '"SingleStack"', "service.ipFamilies": '["IPv4","IPv6"]'}, "SingleStack takes one family"),
     "a test on a port of the gateway's own": ({"test.port": "9900"}, "test.port: 9900 is one of the gateway's own"),
     "a low port for the test": ({"lowPorts": "false", "test.port": "80"}, "needs lowPorts=true"),
+    "a sidecar's account without a namespace": ({"sidecar.serviceAccounts": '[{"name":"a"}]'}, "missing property 'namespace'"),
     "an account without a name": ({"serviceAccount.create": "false"}, "name the ServiceAccount to use"),
     "a budget both ways": ({"pdb.enabled": "true", "pdb.minAvailable": "1"}, "either minAvailable or maxUnavailable"),
     "a budget in no way": ({"pdb.enabled": "true", "pdb.maxUnavailable": "null"}, "either minAvailable or maxUnavailable"),
