@@ -10,10 +10,11 @@ import yaml
 
 from chart import CHART, SETS, container, gateway_pod, given, helm, is_test, pick, render
 from conftest import restricted
-from gateway import CONTROLLER, FORBIDDEN, GROUP, Controller, echoes, endpoint_slice, own_address, server, service
+from gateway import CONTROLLER, FORBIDDEN, GROUP, Controller, echoes, endpoint_slice, own_address, secret, server, service
 from server import REPO
 from support import metrics
 from support.backend import RawBackend, echo
+from support.certs import Certs
 from support.proxy import BINARY, Proxy, free_port
 from support.wait import wait_until
 
@@ -290,6 +291,23 @@ def test_namespaces_that_are_named_are_served_without_a_right_elsewhere(api, nam
     wait_ready(api, inside)
     assert f"{namespace}/chat" not in (pair.run_dir / "servers.yaml").read_text()
     wait_until("its port", lambda: f"p-{inside['spec']['port']}" in service_ports(api, namespace), 10)
+
+
+def test_secrets_of_namespaces_that_are_named_are_read_without_a_right_elsewhere(api, namespace, release, start_pair, tmp_path):
+    for name in ("chart-a", "chart-b"):
+        restricted(api, name)
+    objects, _ = release({**METRICS, "rbac.secretNamespaces": '["chart-a"]'})
+    account = f"{namespace}:tidegate"
+    assert may(api, account, "list", "secrets", "chart-a") and may(api, account, "list", "services", "chart-b")
+    assert not may(api, account, "list", "secrets", "chart-b") and not may(api, account, "list", "secrets", "")
+    start_pair(objects)
+    pair = Certs(tmp_path).server
+    inside, outside = (server("tls", ns, free_port(), "ws://192.0.2.1:80", https=True, tls={"secretRef": {"name": "tls"}})
+                       for ns in ("chart-a", "chart-b"))  # fmt: skip
+    for obj in (secret("tls", "chart-a", pair), secret("tls", "chart-b", pair), inside, outside):
+        api.apply(obj)
+    wait_ready(api, inside)
+    wait_until("the other has no Secret", lambda: condition(api, outside, "ResolvedRefs") == "False", 10)
 
 
 @pytest.mark.parametrize("values", SETS, ids=lambda p: p.stem)

@@ -45,7 +45,7 @@ def test_the_everything_set_is_everything():
     """Each value that can be another than its default is so in it, but for those that exclude others."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     everything = yaml.safe_load((CHART / "ci/everything-values.yaml").read_text())
-    left_out = {"watchNamespaces", "allowLocalBackends", "global", "replicas", "lowPorts", "rbac"}
+    left_out = {"watchNamespaces", "allowLocalBackends", "global", "replicas", "lowPorts"}
     assert set(defaults) - set(everything) == left_out
 
 
@@ -91,6 +91,7 @@ WRONG = {
     "a test on a port of the gateway's own": ({"test.port": "9900"}, "test.port: 9900 is one of the gateway's own"),
     "a low port for the test": ({"lowPorts": "false", "test.port": "80"}, "needs lowPorts=true"),
     "a sidecar's account without a namespace": ({"sidecar.serviceAccounts": '[{"name":"a"}]'}, "missing property 'namespace'"),
+    "Secrets of other namespaces than the objects": ({"watchNamespaces": '["a"]', "rbac.secretNamespaces": '["b"]'}, "leave one of the two out"),
     "an account without a name": ({"serviceAccount.create": "false"}, "name the ServiceAccount to use"),
     "a budget both ways": ({"pdb.enabled": "true", "pdb.minAvailable": "1"}, "either minAvailable or maxUnavailable"),
     "a budget in no way": ({"pdb.enabled": "true", "pdb.maxUnavailable": "null"}, "either minAvailable or maxUnavailable"),
