@@ -355,6 +355,7 @@ def test_the_test_goes_through_the_service_to_an_object_of_the_gateway():
     assert obj["spec"]["gatewayName"] == "outer"
     assert container(pod["spec"], "connect")["args"] == ["--connect", f"ws://tidegate.tidegate.svc:{obj['spec']['port']}/feed"]
     behind = pick(tests, "Service")
+    assert behind["spec"]["publishNotReadyAddresses"] is True  # else it would wait for its own client
     assert obj["spec"]["backendRef"] == {"name": behind["metadata"]["name"], "port": behind["spec"]["ports"][0]["port"]}
     assert behind["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     gateway = pick(objects, "Service", "tidegate")["spec"]["selector"]
