@@ -15,8 +15,9 @@
 
 static const char usage[] =
     "Usage: tidegate-controller [--mode gateway|sidecar] [--kubeconfig FILE] [--namespace NAME]... "
-    "[--run-dir DIR]\n"
-    "                           [--gateway NAME] [--leader-elect] [--lease NAME] [--service NAME]\n"
+    "[--secret-namespace NAME]...\n"
+    "                           [--run-dir DIR] [--gateway NAME] [--leader-elect] [--lease NAME] [--service "
+    "NAME]\n"
     "                           [--allow-local-backends] [--pod-labels FILE] [--secrets-dir DIR]\n"
     "                           [--admin ADDR:PORT] [--health ADDR:PORT] [--log-level LEVEL]\n"
     "\n"
@@ -31,6 +32,8 @@ static const char usage[] =
     "~/.kube/config)\n"
     "  --namespace NAME        watch this namespace alone; may be repeated (default: all; a sidecar: its "
     "own)\n"
+    "  --secret-namespace NAME read Secrets of this namespace alone; may be repeated (default: as "
+    "--namespace)\n"
     "  --run-dir DIR           shared with the proxy (default /run/tidegate)\n"
     "  --gateway NAME          serve objects with this gatewayName (default tidegate)\n"
     "  --leader-elect          only the holder of the Lease writes status, Events and the Service; needs "
@@ -53,6 +56,7 @@ enum flag {
     FLAG_MODE = 1,
     FLAG_KUBECONFIG,
     FLAG_NAMESPACE,
+    FLAG_SECRET_NAMESPACE,
     FLAG_RUN_DIR,
     FLAG_GATEWAY,
     FLAG_LEADER_ELECT,
@@ -72,6 +76,7 @@ static const struct option flags[] = {
     {"mode", required_argument, NULL, FLAG_MODE},
     {"kubeconfig", required_argument, NULL, FLAG_KUBECONFIG},
     {"namespace", required_argument, NULL, FLAG_NAMESPACE},
+    {"secret-namespace", required_argument, NULL, FLAG_SECRET_NAMESPACE},
     {"run-dir", required_argument, NULL, FLAG_RUN_DIR},
     {"gateway", required_argument, NULL, FLAG_GATEWAY},
     {"leader-elect", no_argument, NULL, FLAG_LEADER_ELECT},
@@ -128,16 +133,16 @@ static int parse_name(const char *flag, const char *text, const char **out)
     return 0;
 }
 
-static int parse_namespace(struct options *o, const char *text)
+static int parse_namespace(const char *flag, const char *text, struct options_namespaces *out)
 {
     if (!kube_path_label_ok(text))
-        return wrong("--namespace %s: no name of a namespace; use lower case letters, digits and '-'", text);
-    for (size_t i = 0; i < o->namespace_count; i++)
-        if (!strcmp(o->namespaces[i], text))
+        return wrong("%s %s: no name of a namespace; use lower case letters, digits and '-'", flag, text);
+    for (size_t i = 0; i < out->count; i++)
+        if (!strcmp(out->names[i], text))
             return 0;
-    if (o->namespace_count == OPTIONS_MAX_NAMESPACES)
-        return wrong("--namespace: more than %d; leave it out to watch all", OPTIONS_MAX_NAMESPACES);
-    o->namespaces[o->namespace_count++] = text;
+    if (out->count == OPTIONS_MAX_NAMESPACES)
+        return wrong("%s: more than %d; leave it out to watch all", flag, OPTIONS_MAX_NAMESPACES);
+    out->names[out->count++] = text;
     return 0;
 }
 
@@ -158,7 +163,8 @@ static int parse_flag(struct options *o, enum flag flag, const char *text)
     switch (flag) {
     case FLAG_MODE: return parse_mode(text, &o->sidecar);
     case FLAG_KUBECONFIG: return parse_path("--kubeconfig", text, &o->kubeconfig);
-    case FLAG_NAMESPACE: return parse_namespace(o, text);
+    case FLAG_NAMESPACE: return parse_namespace("--namespace", text, &o->namespaces);
+    case FLAG_SECRET_NAMESPACE: return parse_namespace("--secret-namespace", text, &o->secret_namespaces);
     case FLAG_RUN_DIR: return parse_path("--run-dir", text, &o->run_dir);
     case FLAG_GATEWAY: return parse_name("--gateway", text, &o->gateway);
     case FLAG_LEADER_ELECT: o->leader_elect = true; return 0;
@@ -198,7 +204,9 @@ static int check_modes(struct options *o)
     if (o->sidecar && (o->leader_elect || o->service))
         return wrong("%s: a sidecar writes nothing; leave it out",
                      o->leader_elect ? "--leader-elect" : "--service");
-    if (o->sidecar && o->namespace_count > 1)
+    if (o->sidecar && o->secret_namespaces.count)
+        return wrong("--secret-namespace: a sidecar reads no Secrets; mount them, see --secrets-dir");
+    if (o->sidecar && o->namespaces.count > 1)
         return wrong("--namespace: a sidecar watches one, that of its pod");
     if (o->sidecar && !o->pod_labels)
         return wrong("--mode sidecar: give --pod-labels FILE, the pod's labels by the downward API");

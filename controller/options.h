@@ -16,12 +16,17 @@
 
 #define OPTIONS_MAX_NAMESPACES 64
 
+struct options_namespaces {
+    const char *names[OPTIONS_MAX_NAMESPACES];
+    size_t count; /* 0: all */
+};
+
 struct options {
     bool exit;
     int exit_code;
     const char *kubeconfig; /* NULL: see kube_config.h */
-    const char *namespaces[OPTIONS_MAX_NAMESPACES];
-    size_t namespace_count; /* 0: all */
+    struct options_namespaces namespaces;
+    struct options_namespaces secret_namespaces; /* 0: those of `namespaces` */
     const char *run_dir;
     bool sidecar;
     const char *gateway, *lease;

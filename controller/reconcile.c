@@ -406,22 +406,35 @@ static void add_source(struct reconcile *r, enum store_kind kind, const char *ns
     r->sources[r->source_count++] = (struct source){.r = r, .kind = kind, .ns = ns};
 }
 
+/* Where objects of a kind are read. */
+static const struct options_namespaces *places(const struct options *o, enum store_kind kind)
+{
+    return kind == STORE_SECRETS && o->secret_namespaces.count ? &o->secret_namespaces : &o->namespaces;
+}
+
 /* All sources stand before the first of them begins: each looks at its siblings. */
 static void begin_sources(struct reconcile *r, const char *own_ns)
 {
     const struct options *o = r->o;
-    size_t per_kind = o->namespace_count ? o->namespace_count : 1;
+    size_t most = 0;
 
-    r->sources = need(calloc(STORE_KINDS * per_kind, sizeof *r->sources));
-    r->shown = need(calloc(STORE_KINDS * per_kind, sizeof *r->shown));
+    for (size_t kind = 0; kind < STORE_KINDS; kind++)
+        most += places(o, (enum store_kind)kind)->count + 1;
+    r->sources = need(calloc(most, sizeof *r->sources));
+    r->shown = need(calloc(most, sizeof *r->shown));
     if (o->sidecar)
         add_source(r, STORE_WSS,
-                   o->namespace_count ? o->namespaces[0]
-                   : o->pod_namespace ? o->pod_namespace
-                                      : own_ns);
-    for (size_t kind = 0; kind < STORE_KINDS && !o->sidecar; kind++)
-        for (size_t i = 0; i < per_kind; i++)
-            add_source(r, (enum store_kind)kind, o->namespace_count ? o->namespaces[i] : NULL);
+                   o->namespaces.count ? o->namespaces.names[0]
+                   : o->pod_namespace  ? o->pod_namespace
+                                       : own_ns);
+    for (size_t kind = 0; kind < STORE_KINDS && !o->sidecar; kind++) {
+        const struct options_namespaces *in = places(o, (enum store_kind)kind);
+
+        for (size_t i = 0; i < in->count; i++)
+            add_source(r, (enum store_kind)kind, in->names[i]);
+        if (!in->count)
+            add_source(r, (enum store_kind)kind, NULL);
+    }
     for (size_t i = 0; i < r->source_count; i++) {
         struct source *s = &r->sources[i];
         struct kube_sink sink = {on_begin, on_put, on_drop, on_end, on_state, s};

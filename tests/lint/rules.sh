@@ -19,9 +19,10 @@ def names(text):
 
 # The rules of the Kubernetes reference that must have a row, in the order of the table; others may follow.
 RULES = names("L1-8 W1-15 D1-8 R1-6 A1-9 P1-8 E1-8 V1-5 X1-10 C1-19")
+CHART_RULES = names("H1-22 S1-20")
 # Bars of the security reference; S40 waits for several servers on a port. Pains of other proxies' users.
 BARS = [b for b in names("S1-58 P1-5 P8-10") if b != "S40"]
-TESTS = ["tests/unit", "tests/integration", "tests/kube", "tests/fuzz"]
+TESTS = ["tests/unit", "tests/integration", "tests/kube", "tests/chart", "tests/fuzz"]
 CODE = ["controller", "controller/kube", "proxy/base", "proxy/spec", "proxy/run", "proxy/relay", "proxy/wire", "proxy/admin",
         "tests/integration/support"]
 failed = False
@@ -79,6 +80,13 @@ def check_code(where, cell):
             complain(f"{where}: no {name or alone} where it should be")
 
 
+def check_files(where, cell):
+    """The files of the chart, and of the whole repository, that a cell names."""
+    for name in re.findall(r"`((?:templates|files|deploy)/[\w./-]+|values[\w.]+)`", cell):
+        if not Path("charts/tidegate", name).is_file() and not Path(name).is_file():
+            complain(f"{where}: there is no {name}")
+
+
 def table(path, first):
     """[(line, cells)] of the table that begins with this cell."""
     rows, heads = [], 0
@@ -110,15 +118,15 @@ def check_named(path, rows, wanted):
             complain(f"{path}: {wanted[after]} stands behind {wanted[before]}")
 
 
-path = "tests/kube/RULES.md"
-rows = table(path, "rule")
-check_named(path, rows, RULES)
-for number, cells in rows:
-    where = f"{path}:{number}: {cells[0]}"
-    check_code(where, cells[1])
-    # Without a test a row must say why: in words, of which code is none.
-    if not check_tests(where, "".join(cells[2:])) and len(re.sub(r"`[^`]*`", "", cells[1]).split()) < 4:
-        complain(f"{where}: names neither a test nor why there is none")
+for path, wanted, check in (("tests/kube/RULES.md", RULES, check_code), ("tests/chart/RULES.md", CHART_RULES, check_files)):
+    rows = table(path, "rule")
+    check_named(path, rows, wanted)
+    for number, cells in rows:
+        where = f"{path}:{number}: {cells[0]}"
+        check(where, cells[1])
+        # Without a test a row must say why: in words, of which code is none.
+        if not check_tests(where, "".join(cells[2:])) and len(re.sub(r"`[^`]*`", "", cells[1]).split()) < 4:
+            complain(f"{where}: names neither a test nor why there is none")
 
 path = "tests/README.md"
 rows = table(path, "bar")
