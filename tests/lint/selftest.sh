@@ -123,8 +123,8 @@ done
 
 # The tables and what they name are the real ones: each of these lines takes one thing away.
 tables() {
-    cp -r tests/unit tests/integration tests/kube tests/fuzz tests/README.md "$copy/tests/"
-    cp -r proxy controller "$copy/"
+    cp -r tests/unit tests/integration tests/kube tests/chart tests/fuzz tests/README.md "$copy/tests/"
+    cp -r proxy controller charts deploy "$copy/"
 }
 tables
 "$copy/tests/lint/rules.sh" || { echo "rules.sh fails on a clean tree" && exit 1; }
