@@ -337,10 +337,12 @@ static int make_workers(struct master *m, uint64_t fd_limit, struct err *err)
     return 0;
 }
 
-/* Without a run dir there is nobody to mend the file meanwhile: its problems end it. */
+/* Without a run dir there is nobody to mend the file meanwhile: its problems end it. With one, the controller has yet to
+ * write it when a pod begins: no trouble, and nothing that an operator should be shown as an error. */
 static int first_spec(struct master *m, struct err *err)
 {
-    bool changed = read_spec(m, m->has_rundir);
+    bool early = m->has_rundir && access(m->o->config, F_OK) && errno == ENOENT;
+    bool changed = read_spec(m, m->has_rundir && !early);
 
     if (!m->has_rundir && m->status.seen.result != STATUS_APPLIED) {
         reload_print_problems(m->reload, stderr);
@@ -350,7 +352,7 @@ static int first_spec(struct master *m, struct err *err)
     if (changed)
         workers_apply(m->workers, reload_generation(m->reload), reload_spec_fd(m->reload));
     else
-        log_msg(LOG_WARN, "waiting", "for a good %s", m->o->config);
+        log_msg(early ? LOG_INFO : LOG_WARN, "waiting", "for a good %s", m->o->config);
     reload_watch(m->reload, m->watch);
     return 0;
 }
