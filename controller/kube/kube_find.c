@@ -30,9 +30,10 @@ static void be_absent(struct kube_reflect *r, bool certain)
         r->sink.begin(r->sink.arg);
         r->sink.end(r->sink.arg);
     }
-    kube_reflect_say(r, "find",
-                     certain || !r->holds ? "the API does not know this kind"
-                                          : "the API did not find this kind; what was known is kept");
+    /* A kind of no fixed version is one that a cluster may do without. */
+    kube_reflect_note(r, r->fixed_version || r->holds ? LOG_WARN : LOG_INFO, "find",
+                      certain || !r->holds ? "the API does not know this kind"
+                                           : "the API did not find this kind; what was known is kept");
     kube_reflect_be(r, KUBE_REFLECT_ABSENT);
     kube_reflect_much_later(r, first_step(r), 0);
 }

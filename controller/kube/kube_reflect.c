@@ -35,6 +35,11 @@ static void set_text(char **text, const char *value)
 
 void kube_reflect_say(struct kube_reflect *r, const char *doing, const char *why)
 {
+    kube_reflect_note(r, LOG_WARN, doing, why);
+}
+
+void kube_reflect_note(struct kube_reflect *r, enum log_level level, const char *doing, const char *why)
+{
     char trouble[sizeof r->trouble] = "";
 
     if (*why)
@@ -43,7 +48,7 @@ void kube_reflect_say(struct kube_reflect *r, const char *doing, const char *why
         return;
     memcpy(r->trouble, trouble, sizeof trouble);
     if (*why)
-        log_msg(LOG_WARN, "kube", "%s", trouble);
+        log_msg(level, "kube", "%s", trouble);
 }
 
 void kube_reflect_be(struct kube_reflect *r, enum kube_reflect_state state)

@@ -11,6 +11,8 @@
 #include "kube/kube_reflect.h"
 #include "kube/kube_watch.h"
 
+#include "base/log.h"
+
 enum kube_step {
     KUBE_STEP_GROUP = 0, /* GET /apis/GROUP: its versions */
     KUBE_STEP_VERSION,   /* GET /apis/GROUP/VERSION, one after the other: does it know the plural? */
@@ -73,6 +75,7 @@ void kube_reflect_later(struct kube_reflect *r, enum kube_step step, uint32_t re
 void kube_reflect_much_later(struct kube_reflect *r, enum kube_step step, uint32_t retry_after_s);
 /* Notes and logs it, once as long as it stays the same. "" clears. */
 void kube_reflect_say(struct kube_reflect *r, const char *doing, const char *why);
+void kube_reflect_note(struct kube_reflect *r, enum log_level level, const char *doing, const char *why);
 /* The state as far as it may change; tells the sink. */
 void kube_reflect_be(struct kube_reflect *r, enum kube_reflect_state state);
 /* GET of `path`, which is freed here. */
