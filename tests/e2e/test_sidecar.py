@@ -87,7 +87,7 @@ def test_a_labelled_deployment_serves_wss_before_its_own_init_containers_have_ru
         raise AssertionError(side.describe(SIDE)) from None
     figure("%.1f s from apply to a message", time.monotonic() - start)
     states = {s["name"]: s["state"] for s in pods(side)[0]["status"]["initContainerStatuses"]}
-    assert "running" in states["own-init"], states
+    assert "terminated" not in states["own-init"], states  # it runs 6 s; kubelet may say so later
     side.wait_rolled_out("chat", SIDE)
     service = side.api.get(f"/api/v1/namespaces/{SIDE}/services/chat")["spec"]["clusterIP"]
     wait_until("through the Service", lambda: echoes(service, tls), 10, step=0.1)
