@@ -291,7 +291,6 @@ static void judge(struct render *r, struct store *store, struct slot *s, struct 
     j.accepted.message = j.resolved.message = NULL;
     v->part = j.part;
     v->warn_inline_key = o->wss.inline_keys;
-    v->warn_no_origins = !o->wss.spec.allowed_origins.count;
     free(s->created);
     s->created = o->wss.created ? need(strdup(o->wss.created)) : NULL;
     revoked = j.resolved.reason && !strcmp(j.resolved.reason, RENDER_REF_NOT_PERMITTED);

@@ -46,7 +46,7 @@ struct render_verdict {
     bool newest;      /* it is the newest one */
     uint16_t port;    /* of that document */
     uint64_t version; /* changes exactly when the document does; 0: none */
-    bool warn_inline_key, warn_no_origins;
+    bool warn_inline_key;
 };
 
 struct render;
