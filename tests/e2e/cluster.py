@@ -40,12 +40,17 @@ def make_images(folder):
     else:
         subprocess.run([REPO / "deploy/image", "--name", IMAGE, "--out", folder], check=True, cwd=REPO, timeout=600)
         archive = next(folder.glob("tidegate-*.tar"))
+    return [archive, make_backend(folder)]
+
+
+def make_backend(folder):
+    """The application's."""
     program = folder / "backend"
     source = REPO / "tests/e2e/backend.c"
     subprocess.run(["gcc", "-static", "-O2", "-s", "-D_GNU_SOURCE", "-w", "-o", program, source, "-lcrypto"], check=True,
                    timeout=120, capture_output=True)  # fmt: skip
     files = {"backend": (program.read_bytes(), 0o755)}
-    return [archive, write_image(folder / "backend.tar", BACKEND, files, ["/backend"], "65532:65532")]
+    return write_image(folder / "backend.tar", BACKEND, files, ["/backend"], "65532:65532")
 
 
 class Logs:

@@ -158,10 +158,10 @@ def test_descriptions_name_the_defaults():
 
 
 def readme_fields():
-    """{path: default} of the table in the README."""
+    """{path: default} of the table in the proxy's README."""
     found = {}
-    text = (REPO / "README.md").read_text()
-    for names, default in re.findall(r"^\| (`[\w.\[\]]+`(?:, `[\w.\[\]]+`)*) \|.*\| ?([^|]*?) ?\|$", text.split("## The spec")[1], re.M):
+    text = (REPO / "proxy/README.md").read_text()
+    for names, default in re.findall(r"^\| (`[\w.\[\]]+`(?:, `[\w.\[\]]+`)*) \|.*\| ?([^|]*?) ?\|$", text.split("## The spec")[1].split("\n## ")[0], re.M):
         names, values = re.findall(r"`([^`]+)`", names), default.split(", ")
         values = values if len(values) == len(names) else values * len(names)
         found |= dict(zip(names, values))

@@ -232,10 +232,13 @@ class Node:
     def run_in_namespace(self, words, **kw):
         """subprocess.run of a command in the node's network and mounts; kubectl, ctr and $KUBECONFIG are at its hand.
         What still runs of it at down() is ended."""
-        words = [*self.wrap, *map(str, words)]
-        env = dict(kw.pop("env", os.environ), KUBECONFIG=str(self.api.kubeconfig))
-        env["PATH"] = f"{self.bin}:{self.api.folder}:{env.get('PATH', os.defpath)}"
+        words, env = self.entered(words, kw.pop("env", os.environ))
         return subprocess.run(words, env=env, **kw)
+
+    def entered(self, words, env):
+        """(words, env) with which such a command is started."""
+        path = f"{self.bin}:{self.api.folder}:{env.get('PATH', os.defpath)}"
+        return [*self.wrap, *map(str, words)], {**env, "KUBECONFIG": str(self.api.kubeconfig), "PATH": path}
 
     def kubectl(self, *args, **kw):
         with self.inside():

@@ -318,6 +318,12 @@ def test_kubectl_shows_it_by_its_short_name(api, namespace):
     assert "chat" in api.kubectl("get", "-n", namespace, "tidegate"), "the category"
 
 
+def test_kubectl_shows_the_service_that_an_object_refers_to(api, namespace):
+    api.must("POST", path(namespace), server("chat", port=10020, backendRef={"name": "chat-service", "port": 3001}))
+    _, row = (line.split() for line in api.kubectl("get", "-n", namespace, "wss").splitlines())
+    assert row[:3] == ["chat", "10020", "chat-service"]
+
+
 def test_kubectl_explains_it(api):
     said = api.kubectl("explain", "wss.spec.tls.secretRef")
     assert "tls.crt" in said and "namespace" in said, said
