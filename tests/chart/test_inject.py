@@ -179,6 +179,8 @@ WRONG = {
     "an empty name": ({"tidegate.dev/tls-secrets": "a,,b"}, "must be names of Secrets"),
     "a Secret twice": ({"tidegate.dev/tls-secrets": "a,b,a"}, "each Secret once"),
     "too many Secrets": ({"tidegate.dev/tls-secrets": ",".join(f"s{n}" for n in range(33))}, "at most 32"),
+    "Secrets without end": (
+        {"tidegate.dev/tls-secrets": ",".join(f"s{n}" for n in range(20000))}, "at most 32"),
     "no level": ({"tidegate.dev/log-level": "loud"}, "tidegate.dev/log-level: loud: use debug, info, warn or error"),
     "a drain beyond the grace": ({"tidegate.dev/drain-seconds": "21"}, "tidegate.dev/drain-seconds: 21: must be 1 to 20"),
     "a drain that is no number": ({"tidegate.dev/drain-seconds": "5s"}, "must be 1 to 20"),

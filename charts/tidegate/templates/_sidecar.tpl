@@ -14,12 +14,13 @@
     ["tls-secrets", "log-level", "drain-seconds", "cpu-request", "cpu-limit", "memory-request", "memory-limit"].map(k, "tidegate.dev/" + k)
 - name: nameOfSecret
   expression: "'^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$'"
+- name: names
+  expression: variables.annotations[?"tidegate.dev/tls-secrets"].orValue("").trim()
+{{- /* Never more than 33, however many there are: each costs the API server time, with the square of their number. */}}
 - name: given
-  expression: >-
-    variables.annotations[?"tidegate.dev/tls-secrets"].orValue("").trim() == "" ? []
-    : variables.annotations["tidegate.dev/tls-secrets"].split(",").map(s, s.trim())
+  expression: 'variables.names == "" ? [] : variables.names.split(",", 33).map(s, s.trim())'
 - name: secrets
-  expression: variables.given.transformList(i, s, s.matches(variables.nameOfSecret) && variables.given.indexOf(s) == i, s)
+  expression: variables.given.transformList(i, s, i < 32 && s.matches(variables.nameOfSecret) && variables.given.indexOf(s) == i, s)
 - name: logLevel
   expression: >-
     variables.annotations[?"tidegate.dev/log-level"].orValue("") in ["debug", "info", "warn", "error"]
