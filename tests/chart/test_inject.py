@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from chart import container, pick, render, template
 from conftest import restricted
 from server import REPO
+from support.proxy import BINARY
 from support.wait import wait_until
 
 INJECT = "tidegate.dev/inject"
@@ -167,10 +169,13 @@ def test_annotations_change_what_they_name(api, policy):
         assert not [m for m in c.get("volumeMounts", []) if m["name"] in secrets]
 
 
-@pytest.mark.parametrize("grace, drain", [(0, 1), (5, 1), (11, 1), (12, 2), (30, 20), (3600, 3590)])
+@pytest.mark.parametrize("grace, drain", [(0, 1), (5, 1), (11, 1), (12, 2), (30, 20), (3600, 3590), (86410, 86400), (604800, 86400)])
 def test_the_drain_fits_the_grace(api, policy, grace, drain):
     spec = create(api, pod(terminationGracePeriodSeconds=grace), "inject-apps", {INJECT: "true"})["spec"]
-    assert f"--max-drain={drain}s" in container(spec, "tidegate-proxy")["args"]
+    args = container(spec, "tidegate-proxy")["args"]
+    assert f"--max-drain={drain}s" in args
+    taken = subprocess.run([BINARY, *args, "--help"], capture_output=True, text=True, timeout=30)
+    assert taken.returncode == 0, taken.stderr
 
 
 WRONG = {

@@ -27,8 +27,8 @@
     ? variables.annotations["tidegate.dev/log-level"] : "info"
 - name: grace
   expression: object.spec.?terminationGracePeriodSeconds.orValue(30)
-- name: most
-  expression: "variables.grace > 11 ? variables.grace - 10 : 1"
+- name: most # the proxy takes 24 h and no more
+  expression: "variables.grace > 86410 ? 86400 : variables.grace > 11 ? variables.grace - 10 : 1"
 - name: drain
   expression: >-
     variables.annotations[?"tidegate.dev/drain-seconds"].orValue("").matches("^[1-9][0-9]{0,6}$")
