@@ -139,13 +139,21 @@ def test_pods_have_it_that_ask_or_whose_namespace_asks(api, policy, where, label
     assert injected(create(api, pod(), where, labels)) == (list(OURS) if due else [])
 
 
-def test_a_pod_with_the_nodes_network_is_left_alone_and_told(api, policy):
+LEFT_ALONE = {
+    "the node's network": (pod(hostNetwork=True), "a pod with hostNetwork gets none"),
+    "Windows by its field": (pod(os={"name": "windows"}, securityContext={}, containers=[{"name": "app", "image": "app:1"}]), "a pod for Windows gets none"),
+    "Windows by its nodes": (pod(nodeSelector={"kubernetes.io/os": "windows"}), "a pod for Windows gets none"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_a_pod_that_cannot_have_it_is_left_alone_and_told(api, policy, name):
+    spec, words = LEFT_ALONE[name]
     api.namespace("inject-loose")
-    spec = pod(hostNetwork=True)
     assert injected(create(api, spec, "inject-loose", {INJECT: "true"})) == []
     obj = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "inject-loose", "labels": {INJECT: "true"}}, "spec": spec}
     said = api.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(obj), check=False)
-    assert "a pod with hostNetwork gets none" in said.stderr and not said.returncode
+    assert words in said.stderr and not said.returncode
 
 
 def test_mirror_pods_are_left_alone():

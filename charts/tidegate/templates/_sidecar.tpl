@@ -2,8 +2,14 @@
 {{- define "tidegate.sidecar.conditions" -}}
 - name: not-the-nodes-network
   expression: "!object.spec.?hostNetwork.orValue(false)"
+- name: linux
+  expression: {{ include "tidegate.sidecar.linux" . }}
 - name: no-mirror
   expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
+{{- end }}
+
+{{- define "tidegate.sidecar.linux" -}}
+'object.spec.?os.?name.orValue("") != "windows" && object.spec.?nodeSelector[?"kubernetes.io/os"].orValue("") != "windows"'
 {{- end }}
 
 {{- define "tidegate.sidecar.variables" -}}
