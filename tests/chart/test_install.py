@@ -257,6 +257,16 @@ def test_an_object_is_served_with_the_rights_of_the_release(api, namespace, rele
     assert pair.proxy.metrics()["tidegate_connections_total"]
 
 
+def test_a_cluster_without_the_gateway_api_raises_no_alarm(api, namespace, release, start_pair):
+    """As the alert TidegateControllerNotSynced sees it: referencegrants are a kind that is not there, and need not be."""
+    assert api.request("GET", "/apis/gateway.networking.k8s.io")[0] == 404
+    objects, _ = release(METRICS)
+    pair = start_pair(objects)
+    found = metrics.parse(pair.controller.get("/metrics")[2])["tidegate_controller_synced"]
+    assert {dict(labels)["resource"] for labels in found} >= {"websocketservers", "secrets", "services", "referencegrants"}
+    assert min(found.values()) == 1, found
+
+
 def test_an_upgrade_leaves_the_ports_of_the_objects_in_place(api, namespace, release, start_pair):
     objects, _ = release(METRICS)
     start_pair(objects)
