@@ -240,7 +240,7 @@ def test_the_form_by_hand_is_taken_and_gives_the_same_rights(api, policy):
     out = api.kubectl("apply", "--dry-run=server", "--validate=strict", "-n", "inject-plain", "-f", REPO / "deploy/sidecar.yaml")
     assert "websocketserver.tidegate.dev/chat created" in out
     role = pick(list(yaml.safe_load_all((REPO / "deploy/sidecar.yaml").read_text())), "Role")
-    assert role["rules"] == pick(render(VALUES), "ClusterRole", "tidegate-tidegate-sidecar")["rules"]
+    assert role["rules"] == pick(render(VALUES), "ClusterRole", "tidegate.tidegate-sidecar")["rules"]
 
 
 # the chart
@@ -274,7 +274,7 @@ def test_the_gateway_has_no_sidecar_of_its_own():
 def test_without_resources_it_has_none(api, policy):
     null = '{"requests":null,"limits":null}'
     values = {"sidecar.enabled": "true", "sidecar.proxy.resources": null, "sidecar.controller.resources": null, "runAsUser": "null"}
-    objects = [o for o in render(values, name="bare", namespace="bare") if o["metadata"]["name"].startswith("bare-bare")]
+    objects = [o for o in render(values, name="bare", namespace="bare") if o["metadata"]["name"].startswith("bare.bare")]
     text = json.dumps({"items": [o for o in objects if "Mutating" in o["kind"]]}).replace(INJECT, "tidegate.dev/bare")
     text = json.dumps({"apiVersion": "v1", "kind": "List", **json.loads(text)})
     api.apply(text, "--server-side")
@@ -295,7 +295,7 @@ def test_two_releases_that_inject_do_so_once(api, policy):
     api.apply(text, "--server-side")
     try:
         # what it alone injects shows that it is in force
-        own = json.loads(text.replace("tidegate.dev/inject", "tidegate.dev/second").replace("inner-inner", "inner-probe"))
+        own = json.loads(text.replace("tidegate.dev/inject", "tidegate.dev/second").replace("inner.inner", "inner.probe"))
         api.apply(own, "--server-side")
         wait_until("the second in force", lambda: injected(create(api, pod(), "inject-plain", {"tidegate.dev/second": "true"})), 30)
         assert injected(create(api, pod(), "inject-apps", {INJECT: "true"})) == list(OURS)

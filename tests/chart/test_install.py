@@ -141,7 +141,7 @@ def test_with_namespaces_it_may_nothing_elsewhere(api, namespace, release):
 
 def test_who_may_edit_a_namespace_may_edit_its_objects(api, namespace, release):
     release()
-    role = api.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{namespace}-tidegate-edit")
+    role = api.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{namespace}.tidegate-edit")
     # the controller manager adds up such roles; there is none here
     assert role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
     verbs = {v for rule in role["rules"] for v in rule["verbs"]}
