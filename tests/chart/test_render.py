@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from chart import CHART, SETS, container, containers, gateway_pod, is_test, pick, render, template
+from chart import CHART, SETS, container, containers, gateway_pod, helm, is_test, pick, render, template
 from server import REPO
 from support.need import cannot_run
 
@@ -205,6 +205,18 @@ def test_a_rollout_takes_no_pod_away_before_the_next_is_ready():
         strategy = pick(render(values), "Deployment")["spec"]["strategy"]
         assert strategy["type"] == "RollingUpdate" and strategy["rollingUpdate"]["maxUnavailable"] == 0
         assert strategy["rollingUpdate"]["maxSurge"]
+
+
+def test_a_new_version_of_the_chart_alone_ends_no_pod(tmp_path):
+    """Whatever changes the pods costs each client a reconnect."""
+    newer = tmp_path / "tidegate"
+    shutil.copytree(CHART, newer)
+    text = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(text.replace("\nversion: 0.1.0", "\nversion: 0.1.1"))
+    out = helm("template", "tidegate", newer, "-n", "tidegate").stdout
+    assert "helm.sh/chart: tidegate-0.1.1" in out
+    after = pick([o for o in yaml.safe_load_all(out) if o], "Deployment")
+    assert after["spec"]["template"] == pick(render(), "Deployment")["spec"]["template"]
 
 
 def test_two_pods_are_spread_unless_told_otherwise():

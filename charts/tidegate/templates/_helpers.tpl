@@ -61,6 +61,11 @@ app.kubernetes.io/component: gateway
 {{- end }}
 {{- end }}
 
+{{/* Without the version of the chart: a new one of the same image is no reason to end pods, and with them connections. */}}
+{{- define "tidegate.podLabels" -}}
+{{- omit (include "tidegate.labelsOf" (dict "root" . "component" "gateway" "more" .Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
+{{- end }}
+
 {{/* Pods */}}
 {{- define "tidegate.podSecurity" -}}
 runAsNonRoot: true
