@@ -413,6 +413,12 @@ def test_the_test_goes_through_the_service_to_an_object_of_the_gateway():
     assert not gateway.items() <= pod["metadata"]["labels"].items()
 
 
+def test_the_test_runs_on_the_nodes_of_the_gateway():
+    objects = render({"tolerations": '[{"key":"edge","operator":"Exists"}]', "nodeSelector": '{"pool":"edge"}'})
+    for spec in pods(objects):
+        assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "edge"} and spec["tolerations"][0]["key"] == "edge"
+
+
 def test_the_test_lives_where_the_gateway_looks():
     tests = [o for o in render(CHART / "ci/namespaced-values.yaml") if is_test(o)]
     assert {o["metadata"]["namespace"] for o in tests} == {"chart-a"}
