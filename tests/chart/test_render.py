@@ -383,6 +383,13 @@ def test_alerts_and_dashboard_name_metrics_that_exist():
         assert (names := set(re.findall(r"\btidegate_[a-z_]+", text))) and names <= known, (text, names - known)
 
 
+@pytest.mark.parametrize("drain, seconds", [(30, 300), (3600, 3660)])
+def test_a_drain_raises_no_alarm_before_it_must_be_over(drain, seconds):
+    values = {"metrics.prometheusRule.enabled": "true", "drain.maxSeconds": str(drain), "terminationGracePeriodSeconds": str(drain + 30)}
+    rules = pick(render(values), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert next(r for r in rules if r["alert"] == "TidegateNotReady")["for"] == f"{seconds}s"
+
+
 def test_alerts_are_such_for_prometheus(tmp_path):
     if not shutil.which("promtool"):
         cannot_run("no promtool: install prometheus")
