@@ -214,6 +214,7 @@ def test_a_wrong_annotation_is_refused_in_words(api, policy, name):
 def test_a_port_of_the_sidecars_own_is_refused(api, policy):
     app = {**pod()["containers"][0], "ports": [{"containerPort": 9900}]}
     assert "use another" in refusal(api, {}, pod(containers=[app]))
+    assert "use another" in refusal(api, {}, pod(initContainers=[init("first", restartPolicy="Always", ports=[{"containerPort": 9903}])]))
 
 
 def test_annotations_of_pods_that_are_not_injected_are_nobodys_business(api, policy):
