@@ -45,7 +45,7 @@ def test_the_everything_set_is_everything():
     """Each value that can be another than its default is so in it, but for those that exclude others."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     everything = yaml.safe_load((CHART / "ci/everything-values.yaml").read_text())
-    left_out = {"watchNamespaces", "allowLocalBackends", "global", "replicas", "lowPorts"}
+    left_out = {"watchNamespaces", "allowLocalBackends", "global", "enabled", "replicas", "lowPorts"}
     assert set(defaults) - set(everything) == left_out
 
 
@@ -145,6 +145,10 @@ def test_a_value_that_is_null_is_refused_or_as_good_as_empty():
     assert not re.findall(r"(?m)^ +- --[a-z-]+=s?$", out)
     everything = list(yaml.safe_load_all(out))
     assert {"HorizontalPodAutoscaler", "NetworkPolicy", "MutatingAdmissionPolicy"} <= {o["kind"] for o in everything if o}
+
+
+def test_an_umbrella_may_have_it_on_a_condition():
+    assert template({"enabled": "true"}).stdout == template().stdout
 
 
 def test_values_of_an_umbrella_are_let_through():
