@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -94,6 +95,8 @@ int main(int argc, char **argv)
     if (o.exit)
         return o.exit_code;
     log_init(o.log_level);
+    /* The proxy runs as the same user and sees this process, but is not to reach its token by /proc/PID/root, nor its memory. */
+    prctl(PR_SET_DUMPABLE, 0);
     if (loop_init(&c.loop, &err)) {
         log_msg(LOG_ERROR, "start", "%s", err.msg);
         return 1;

@@ -105,7 +105,7 @@ static uint64_t relists_of(const struct kube_reflect *r)
 
 static uint64_t synced_of(const struct kube_reflect *r)
 {
-    return kube_reflect_state(r) == KUBE_REFLECT_SYNCED && !*kube_reflect_trouble(r);
+    return kube_reflect_is_well(r);
 }
 
 static uint64_t silent_s_of(const struct kube_reflect *r)
@@ -118,7 +118,8 @@ static uint64_t silent_s_of(const struct kube_reflect *r)
 static void add_reflectors(struct writer *w, const struct pages_view *v)
 {
     family(w, "tidegate_controller_synced", "gauge",
-           "1 while this list is complete and followed without trouble.");
+           "1 while this list is complete and followed without trouble, or the cluster has no such kind and "
+           "needs none.");
     each_reflector(w, v, "tidegate_controller_synced", synced_of);
     family(w, "tidegate_controller_last_heard_seconds", "gauge",
            "Time since the API server was heard last about this kind.");

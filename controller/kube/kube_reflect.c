@@ -566,6 +566,13 @@ const char *kube_reflect_trouble(const struct kube_reflect *r)
     return r->trouble;
 }
 
+bool kube_reflect_is_well(const struct kube_reflect *r)
+{
+    if (r->state == KUBE_REFLECT_ABSENT)
+        return !r->fixed_version;
+    return r->state == KUBE_REFLECT_SYNCED && !*r->trouble;
+}
+
 const struct kube_reflect_counts *kube_reflect_counts(const struct kube_reflect *r)
 {
     return &r->counts;

@@ -16,6 +16,7 @@
 #include "kube/kube_http.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #define KUBE_REFLECT_PAGE       500
 #define KUBE_REFLECT_PAGE_BYTES (32u << 20)
@@ -55,6 +56,9 @@ void kube_reflect_free(struct kube_reflect *r);
 enum kube_reflect_state kube_reflect_state(const struct kube_reflect *r);
 /* "" or what is wrong right now, for people: "list secrets: forbidden: ...". */
 const char *kube_reflect_trouble(const struct kube_reflect *r);
+/* The list is complete and followed without trouble; or the kind is one that a cluster may do without (of no fixed
+ * version), and this one does. */
+bool kube_reflect_is_well(const struct kube_reflect *r);
 
 struct kube_reflect_counts {
     uint64_t lists, watches, relists; /* relists: lists after the first complete one */

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from chart import container, pick, render, template
 from conftest import restricted
 from server import REPO
+from support.proxy import BINARY
 from support.wait import wait_until
 
 INJECT = "tidegate.dev/inject"
@@ -137,13 +139,21 @@ def test_pods_have_it_that_ask_or_whose_namespace_asks(api, policy, where, label
     assert injected(create(api, pod(), where, labels)) == (list(OURS) if due else [])
 
 
-def test_a_pod_with_the_nodes_network_is_left_alone_and_told(api, policy):
+LEFT_ALONE = {
+    "the node's network": (pod(hostNetwork=True), "a pod with hostNetwork gets none"),
+    "Windows by its field": (pod(os={"name": "windows"}, securityContext={}, containers=[{"name": "app", "image": "app:1"}]), "a pod for Windows gets none"),
+    "Windows by its nodes": (pod(nodeSelector={"kubernetes.io/os": "windows"}), "a pod for Windows gets none"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_a_pod_that_cannot_have_it_is_left_alone_and_told(api, policy, name):
+    spec, words = LEFT_ALONE[name]
     api.namespace("inject-loose")
-    spec = pod(hostNetwork=True)
     assert injected(create(api, spec, "inject-loose", {INJECT: "true"})) == []
     obj = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "inject-loose", "labels": {INJECT: "true"}}, "spec": spec}
     said = api.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(obj), check=False)
-    assert "a pod with hostNetwork gets none" in said.stderr and not said.returncode
+    assert words in said.stderr and not said.returncode
 
 
 def test_mirror_pods_are_left_alone():
@@ -167,10 +177,13 @@ def test_annotations_change_what_they_name(api, policy):
         assert not [m for m in c.get("volumeMounts", []) if m["name"] in secrets]
 
 
-@pytest.mark.parametrize("grace, drain", [(0, 1), (5, 1), (11, 1), (12, 2), (30, 20), (3600, 3590)])
+@pytest.mark.parametrize("grace, drain", [(0, 1), (5, 1), (11, 1), (12, 2), (30, 20), (3600, 3590), (86410, 86400), (604800, 86400)])
 def test_the_drain_fits_the_grace(api, policy, grace, drain):
     spec = create(api, pod(terminationGracePeriodSeconds=grace), "inject-apps", {INJECT: "true"})["spec"]
-    assert f"--max-drain={drain}s" in container(spec, "tidegate-proxy")["args"]
+    args = container(spec, "tidegate-proxy")["args"]
+    assert f"--max-drain={drain}s" in args
+    taken = subprocess.run([BINARY, *args, "--help"], capture_output=True, text=True, timeout=30)
+    assert taken.returncode == 0, taken.stderr
 
 
 WRONG = {
@@ -179,6 +192,8 @@ WRONG = {
     "an empty name": ({"tidegate.dev/tls-secrets": "a,,b"}, "must be names of Secrets"),
     "a Secret twice": ({"tidegate.dev/tls-secrets": "a,b,a"}, "each Secret once"),
     "too many Secrets": ({"tidegate.dev/tls-secrets": ",".join(f"s{n}" for n in range(33))}, "at most 32"),
+    "Secrets without end": (
+        {"tidegate.dev/tls-secrets": ",".join(f"s{n}" for n in range(20000))}, "at most 32"),
     "no level": ({"tidegate.dev/log-level": "loud"}, "tidegate.dev/log-level: loud: use debug, info, warn or error"),
     "a drain beyond the grace": ({"tidegate.dev/drain-seconds": "21"}, "tidegate.dev/drain-seconds: 21: must be 1 to 20"),
     "a drain that is no number": ({"tidegate.dev/drain-seconds": "5s"}, "must be 1 to 20"),
@@ -199,6 +214,7 @@ def test_a_wrong_annotation_is_refused_in_words(api, policy, name):
 def test_a_port_of_the_sidecars_own_is_refused(api, policy):
     app = {**pod()["containers"][0], "ports": [{"containerPort": 9900}]}
     assert "use another" in refusal(api, {}, pod(containers=[app]))
+    assert "use another" in refusal(api, {}, pod(initContainers=[init("first", restartPolicy="Always", ports=[{"containerPort": 9903}])]))
 
 
 def test_annotations_of_pods_that_are_not_injected_are_nobodys_business(api, policy):
@@ -225,7 +241,7 @@ def test_the_form_by_hand_is_taken_and_gives_the_same_rights(api, policy):
     out = api.kubectl("apply", "--dry-run=server", "--validate=strict", "-n", "inject-plain", "-f", REPO / "deploy/sidecar.yaml")
     assert "websocketserver.tidegate.dev/chat created" in out
     role = pick(list(yaml.safe_load_all((REPO / "deploy/sidecar.yaml").read_text())), "Role")
-    assert role["rules"] == pick(render(VALUES), "ClusterRole", "tidegate-tidegate-sidecar")["rules"]
+    assert role["rules"] == pick(render(VALUES), "ClusterRole", "tidegate.tidegate-sidecar")["rules"]
 
 
 # the chart
@@ -259,7 +275,7 @@ def test_the_gateway_has_no_sidecar_of_its_own():
 def test_without_resources_it_has_none(api, policy):
     null = '{"requests":null,"limits":null}'
     values = {"sidecar.enabled": "true", "sidecar.proxy.resources": null, "sidecar.controller.resources": null, "runAsUser": "null"}
-    objects = [o for o in render(values, name="bare", namespace="bare") if o["metadata"]["name"].startswith("bare-bare")]
+    objects = [o for o in render(values, name="bare", namespace="bare") if o["metadata"]["name"].startswith("bare.bare")]
     text = json.dumps({"items": [o for o in objects if "Mutating" in o["kind"]]}).replace(INJECT, "tidegate.dev/bare")
     text = json.dumps({"apiVersion": "v1", "kind": "List", **json.loads(text)})
     api.apply(text, "--server-side")
@@ -280,7 +296,7 @@ def test_two_releases_that_inject_do_so_once(api, policy):
     api.apply(text, "--server-side")
     try:
         # what it alone injects shows that it is in force
-        own = json.loads(text.replace("tidegate.dev/inject", "tidegate.dev/second").replace("inner-inner", "inner-probe"))
+        own = json.loads(text.replace("tidegate.dev/inject", "tidegate.dev/second").replace("inner.inner", "inner.probe"))
         api.apply(own, "--server-side")
         wait_until("the second in force", lambda: injected(create(api, pod(), "inject-plain", {"tidegate.dev/second": "true"})), 30)
         assert injected(create(api, pod(), "inject-apps", {INJECT: "true"})) == list(OURS)

@@ -141,7 +141,7 @@ def test_with_namespaces_it_may_nothing_elsewhere(api, namespace, release):
 
 def test_who_may_edit_a_namespace_may_edit_its_objects(api, namespace, release):
     release()
-    role = api.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{namespace}-tidegate-edit")
+    role = api.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{namespace}.tidegate-edit")
     # the controller manager adds up such roles; there is none here
     assert role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
     verbs = {v for rule in role["rules"] for v in rule["verbs"]}
@@ -255,6 +255,16 @@ def test_an_object_is_served_with_the_rights_of_the_release(api, namespace, rele
     events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
     wait_until("its Event", lambda: any(e["regarding"]["name"] == "chat" for e in api.get(events)["items"]), 10)
     assert pair.proxy.metrics()["tidegate_connections_total"]
+
+
+def test_a_cluster_without_the_gateway_api_raises_no_alarm(api, namespace, release, start_pair):
+    """As the alert TidegateControllerNotSynced sees it: referencegrants are a kind that is not there, and need not be."""
+    assert api.request("GET", "/apis/gateway.networking.k8s.io")[0] == 404
+    objects, _ = release(METRICS)
+    pair = start_pair(objects)
+    found = metrics.parse(pair.controller.get("/metrics")[2])["tidegate_controller_synced"]
+    assert {dict(labels)["resource"] for labels in found} >= {"websocketservers", "secrets", "services", "referencegrants"}
+    assert min(found.values()) == 1, found
 
 
 def test_an_upgrade_leaves_the_ports_of_the_objects_in_place(api, namespace, release, start_pair):

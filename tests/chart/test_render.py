@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from chart import CHART, SETS, container, containers, gateway_pod, is_test, pick, render
+from chart import CHART, SETS, container, containers, gateway_pod, helm, is_test, pick, render, template
 from server import REPO
 from support.need import cannot_run
 
@@ -49,6 +49,10 @@ def test_a_second_release_shares_nothing_with_the_first():
     first = names(render())
     assert not first & names(render(CHART / "ci/second-values.yaml", namespace="inner"))
     assert not first & names(render(CHART / "ci/second-values.yaml", name="inner"))
+    # neither do those whose namespace and name are alike when put together
+    values = {"crds.enabled": "false", "sidecar.enabled": "true"}
+    assert not names(render(values, namespace="edge")) & names(render(values, name="prod-tidegate", namespace="edge"))
+    assert not names(render(values, namespace="edge-prod")) & names(render(values, name="prod-tidegate", namespace="edge"))
 
 
 # labels
@@ -76,6 +80,41 @@ def test_selectors_hold_nothing_that_an_upgrade_changes(values):
     labels = pick(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     for selector in selectors[:1]:
         assert selector.items() <= labels.items()
+
+
+class Once(yaml.SafeLoader):
+    """YAML in which no key stands twice, as kustomize, Flux and kubectl's strict validation want it."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"twice: {sorted(keys)} {node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
+def test_a_label_that_is_given_twice_stands_once():
+    given = {where: f'{{"team":"{where}","app.kubernetes.io/part-of":"shop"}}' for where in ("commonLabels", "podLabels", "metrics.podMonitor.labels")}
+    out = template({"metrics.podMonitor.enabled": "true", "podAnnotations": '{"kubectl.kubernetes.io/default-container":"controller"}', **given}).stdout
+    objects = [o for o in yaml.load_all(out, Once) if o]
+    pod = pick(objects, "Deployment")["spec"]["template"]["metadata"]
+    labels = [o["labels"] for o in (pod, *(pick(objects, kind)["metadata"] for kind in ("Deployment", "PodMonitor")))]
+    assert [o["team"] for o in labels] == ["podLabels", "commonLabels", "metrics.podMonitor.labels"]
+    assert {o["app.kubernetes.io/part-of"] for o in labels} == {"shop"}
+    assert pod["annotations"] == {"kubectl.kubernetes.io/default-container": "controller"}
+
+
+@pytest.mark.parametrize("tag", ["0.1.0_" + "a" * 56 + "_b", "_a", "a" * 128])
+def test_every_tag_of_an_image_makes_a_label(tag):
+    version = pick(render({"image.tag": json.dumps(tag)}), "Deployment")["metadata"]["labels"]["app.kubernetes.io/version"]
+    assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", version)
+
+
+def test_names_that_look_like_numbers_stay_texts():
+    values = {"gatewayName": '"123"', "watchNamespaces": '["456"]', "serviceAccount.name": '"789"', "fullnameOverride": '"gate"'}
+    for obj in render(values, name="12", namespace="345"):
+        meta = obj["metadata"]
+        texts = [meta["name"], meta.get("namespace", ""), *meta["labels"].values(), *(s["name"] for s in obj.get("subjects", []))]
+        assert all(isinstance(text, str) for text in texts), obj
+    assert pick(render(values), "WebSocketServer")["spec"]["gatewayName"] == "123"
 
 
 # pods
@@ -168,6 +207,18 @@ def test_a_rollout_takes_no_pod_away_before_the_next_is_ready():
         assert strategy["rollingUpdate"]["maxSurge"]
 
 
+def test_a_new_version_of_the_chart_alone_ends_no_pod(tmp_path):
+    """Whatever changes the pods costs each client a reconnect."""
+    newer = tmp_path / "tidegate"
+    shutil.copytree(CHART, newer)
+    text = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(text.replace("\nversion: 0.1.0", "\nversion: 0.1.1"))
+    out = helm("template", "tidegate", newer, "-n", "tidegate").stdout
+    assert "helm.sh/chart: tidegate-0.1.1" in out
+    after = pick([o for o in yaml.safe_load_all(out) if o], "Deployment")
+    assert after["spec"]["template"] == pick(render(), "Deployment")["spec"]["template"]
+
+
 def test_two_pods_are_spread_unless_told_otherwise():
     deployment = pick(render(), "Deployment")["spec"]
     assert deployment["replicas"] == 2
@@ -241,7 +292,7 @@ def test_rights_can_be_somebody_elses():
 
 
 def test_who_edits_a_namespace_edits_its_objects_and_who_views_does_not_see_their_keys():
-    role = pick(render(), "ClusterRole", "tidegate-tidegate-edit")
+    role = pick(render(), "ClusterRole", "tidegate.tidegate-edit")
     given = {k.rsplit("-", 1)[1] for k in role["metadata"]["labels"] if "aggregate-to" in k}
     assert given == {"edit", "admin"}
     assert [r["resources"] for r in role["rules"]] == [["websocketservers"]]
@@ -332,6 +383,13 @@ def test_alerts_and_dashboard_name_metrics_that_exist():
         assert (names := set(re.findall(r"\btidegate_[a-z_]+", text))) and names <= known, (text, names - known)
 
 
+@pytest.mark.parametrize("drain, seconds", [(30, 300), (3600, 3660)])
+def test_a_drain_raises_no_alarm_before_it_must_be_over(drain, seconds):
+    values = {"metrics.prometheusRule.enabled": "true", "drain.maxSeconds": str(drain), "terminationGracePeriodSeconds": str(drain + 30)}
+    rules = pick(render(values), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert next(r for r in rules if r["alert"] == "TidegateNotReady")["for"] == f"{seconds}s"
+
+
 def test_alerts_are_such_for_prometheus(tmp_path):
     if not shutil.which("promtool"):
         cannot_run("no promtool: install prometheus")
@@ -360,6 +418,12 @@ def test_the_test_goes_through_the_service_to_an_object_of_the_gateway():
     assert behind["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     gateway = pick(objects, "Service", "tidegate")["spec"]["selector"]
     assert not gateway.items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_test_runs_on_the_nodes_of_the_gateway():
+    objects = render({"tolerations": '[{"key":"edge","operator":"Exists"}]', "nodeSelector": '{"pool":"edge"}'})
+    for spec in pods(objects):
+        assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "edge"} and spec["tolerations"][0]["key"] == "edge"
 
 
 def test_the_test_lives_where_the_gateway_looks():

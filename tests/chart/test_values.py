@@ -45,7 +45,7 @@ def test_the_everything_set_is_everything():
     """Each value that can be another than its default is so in it, but for those that exclude others."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     everything = yaml.safe_load((CHART / "ci/everything-values.yaml").read_text())
-    left_out = {"watchNamespaces", "allowLocalBackends", "global", "replicas", "lowPorts"}
+    left_out = {"watchNamespaces", "allowLocalBackends", "global", "enabled", "replicas", "lowPorts"}
     assert set(defaults) - set(everything) == left_out
 
 
@@ -97,6 +97,20 @@ WRONG = {
     "a budget in no way": ({"pdb.enabled": "true", "pdb.maxUnavailable": "null"}, "either minAvailable or maxUnavailable"),
     "a budget for one pod": ({"pdb.enabled": "true", "replicas": "1"}, "keeps nodes from being drained"),
     "a budget for one pod of the HPA": ({"pdb.enabled": "true", "hpa.enabled": "true", "hpa.minReplicas": "1"}, "keeps nodes from being drained"),
+    "a budget that keeps every pod": ({"pdb.enabled": "true", "pdb.maxUnavailable": "0"}, "no pod of 2 may ever go"),
+    "a budget that all pods are needed for": ({"pdb.enabled": "true", "pdb.maxUnavailable": "null", "pdb.minAvailable": "2"}, "no pod of 2 may ever go"),
+    "a budget of all": ({"pdb.enabled": "true", "pdb.maxUnavailable": "null", "pdb.minAvailable": '"100%"'}, "no pod of 2 may ever go"),
+    "a share of nothing": ({"hpa.enabled": "true", "hpa.cpuUtilization": "70", "proxy.resources.requests.cpu": "null"}, "is per cent of proxy.resources.requests.cpu"),
+    "ports of metrics for clients": ({"networkPolicy.clientPorts": '[{"port":8000,"endPort":9999}]'}, "has the ports of metrics"),
+    "a range the wrong way": ({"networkPolicy.clientPorts": '[{"port":9000,"endPort":8000}]'}, "9000 to 8000 is no range"),
+    "a name of a gateway that no object can have": ({"gatewayName": '"a.b"'}, "/gatewayName"),
+    "a typo in a toleration": ({"tolerations": '[{"kye":"edge"}]'}, "additional properties 'kye' not allowed"),
+    "a label that is none": ({"podLabels": '{"a":"b c"}'}, "/podLabels/a"),
+    "a label that selectors need": ({"commonLabels": '{"app.kubernetes.io/name":"x"}'}, "commonLabels: app.kubernetes.io/name is the chart's own"),
+    "a sidecar for the gateway": ({"podLabels": '{"tidegate.dev/inject":"true"}'}, "podLabels: tidegate.dev/inject is the chart's own"),
+    "no number where one is needed": ({"drain.maxSeconds": "null"}, "missing property 'maxSeconds'"),
+    "no group where one is needed": ({"drain": "null"}, "missing property 'drain'"),
+    "a name that a Service cannot have": ({"fullnameOverride": '"1st"'}, "set fullnameOverride"),
     "more at least than at most": ({"hpa.enabled": "true", "hpa.minReplicas": "5", "hpa.maxReplicas": "4"}, "hpa.maxReplicas: 4 is less than hpa.minReplicas, 5"),
 }  # fmt: skip
 
@@ -112,6 +126,29 @@ def test_wrong_values_are_refused_and_say_why(name):
 def test_a_monitor_without_the_operator_is_refused(kind):
     done = template({f"metrics.{kind}.enabled": "true"}, knows=[], check=False)
     assert done.returncode and "install the Prometheus operator first" in done.stderr
+
+
+def optional(schema, at=""):
+    for key, below in schema["properties"].items():
+        if key not in schema.get("required", []):
+            yield f"{at}{key}"
+        elif "properties" in below:
+            yield from optional(below, f"{at}{key}.")
+
+
+def test_a_value_that_is_null_is_refused_or_as_good_as_empty():
+    """Helm takes a null for "no such value", and then a template fails on it, or a flag has no argument."""
+    parts = ("sidecar", "hpa", "networkPolicy", "metrics.podMonitor", "metrics.prometheusRule", "metrics.dashboard")
+    nulls = {path: "null" for path in optional(json.loads((CHART / "values.schema.json").read_text()))}
+    assert "podLabels" in nulls and "drain.maxSeconds" not in nulls
+    out = template({**{f"{part}.enabled": "true" for part in parts}, **nulls}).stdout
+    assert not re.findall(r"(?m)^ +- --[a-z-]+=s?$", out)
+    everything = list(yaml.safe_load_all(out))
+    assert {"HorizontalPodAutoscaler", "NetworkPolicy", "MutatingAdmissionPolicy"} <= {o["kind"] for o in everything if o}
+
+
+def test_an_umbrella_may_have_it_on_a_condition():
+    assert template({"enabled": "true"}).stdout == template().stdout
 
 
 def test_values_of_an_umbrella_are_let_through():

@@ -1,10 +1,12 @@
 """What is to be seen of a controller from outside: probes, metrics, its end, and what it never tells."""
 
+import contextlib
+import os
 import subprocess
 
 import pytest
 
-from gateway import CONTROLLER, b64, server
+from gateway import CONTROLLER, Controller, b64, server
 from support import metrics
 from support.backend import RawBackend, echo
 from support.need import cannot_run
@@ -76,6 +78,34 @@ def test_what_must_stay_secret_is_looked_for_where_it_could_be(gateway, namespac
     with pytest.raises(AssertionError, match="lacks a right"):
         gateway.check_quiet()
     gateway.controller.logs.pop()
+
+
+def test_another_process_of_its_user_cannot_look_into_it(gateway, tmp_path):
+    """As the proxy of its pod could, which sees its processes and runs as its user: /proc/PID/root leads to the token."""
+    # root may look into everything, unless it goes without
+    bare = ["setpriv", "--bounding-set", "-sys_ptrace"] if os.geteuid() == 0 else []
+
+    def can_look_into(pid):
+        return subprocess.run([*bare, "readlink", f"/proc/{pid}/root"], capture_output=True, timeout=10).returncode == 0
+
+    port = free_port()
+    flags = ["--kubeconfig", str(gateway.kubeconfig), "--run-dir", str(tmp_path), "--admin", f"127.0.0.1:{port}"]
+    controller = Controller([*bare, CONTROLLER, *flags], gateway.env, admin_port=port)
+    other = subprocess.Popen([*bare, "sleep", "60"])
+    try:
+        wait_until("it turns", lambda: answers(port), 20)
+        wait_until("another can be looked into", lambda: can_look_into(other.pid), 10)
+        assert not can_look_into(controller.pid)
+        controller.stop()
+    finally:
+        other.kill()
+        other.wait()
+        controller.kill()
+
+
+def answers(port):
+    with contextlib.suppress(OSError):
+        return metrics.get(port, "/healthz")[0] == 200
 
 
 @pytest.mark.parametrize("args, says", [

@@ -13,9 +13,9 @@
 {{- end }}
 {{- end }}
 
-{{/* Of objects without a namespace: two releases may have one name. */}}
+{{/* Of objects without a namespace: two releases may have one name. No namespace has a dot, so that a-b of c is not b of c-a. */}}
 {{- define "tidegate.clusterName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "tidegate.fullname" .) }}
+{{- printf "%s.%s" .Release.Namespace (include "tidegate.fullname" .) }}
 {{- end }}
 
 {{- define "tidegate.serviceAccount" -}}
@@ -29,16 +29,16 @@
 
 {{- define "tidegate.image" -}}
 {{- with .Values.image }}
-{{- $registry := default .registry $.Values.global.imageRegistry }}
+{{- $registry := default .registry (default dict $.Values.global).imageRegistry }}
 {{- if $registry }}{{ $registry }}/{{ end }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
 {{- with .digest }}@{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* Labels */}}
+{{/* Labels: the chart's own, over them commonLabels, over them what `more` has; each key once. */}}
 {{- define "tidegate.selector" -}}
-app.kubernetes.io/name: {{ include "tidegate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "tidegate.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: gateway
 {{- end }}
 
@@ -47,18 +47,23 @@ app.kubernetes.io/component: gateway
 {{- end }}
 
 {{- define "tidegate.labelsOf" -}}
-{{- with .root -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
-app.kubernetes.io/name: {{ include "tidegate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ default .Chart.AppVersion .Values.image.tag | trunc 63 | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: tidegate
-app.kubernetes.io/component: {{ $.component }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $component := .component }}{{ $more := default dict .more }}
+{{- with .root }}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63)
+  "app.kubernetes.io/name" (include "tidegate.name" .)
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/version" (default .Chart.AppVersion .Values.image.tag | trunc 63 | trimAll "-_.")
+  "app.kubernetes.io/managed-by" .Release.Service
+  "app.kubernetes.io/part-of" "tidegate"
+  "app.kubernetes.io/component" $component }}
+{{- merge dict $more (default dict .Values.commonLabels) $own | toYaml }}
 {{- end }}
 {{- end }}
+
+{{/* Without the version of the chart: a new one of the same image is no reason to end pods, and with them connections. */}}
+{{- define "tidegate.podLabels" -}}
+{{- omit (include "tidegate.labelsOf" (dict "root" . "component" "gateway" "more" .Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
 {{- end }}
 
 {{/* Pods */}}
@@ -89,7 +94,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

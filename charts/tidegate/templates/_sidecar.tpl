@@ -2,8 +2,14 @@
 {{- define "tidegate.sidecar.conditions" -}}
 - name: not-the-nodes-network
   expression: "!object.spec.?hostNetwork.orValue(false)"
+- name: linux
+  expression: {{ include "tidegate.sidecar.linux" . }}
 - name: no-mirror
   expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
+{{- end }}
+
+{{- define "tidegate.sidecar.linux" -}}
+'object.spec.?os.?name.orValue("") != "windows" && object.spec.?nodeSelector[?"kubernetes.io/os"].orValue("") != "windows"'
 {{- end }}
 
 {{- define "tidegate.sidecar.variables" -}}
@@ -14,20 +20,21 @@
     ["tls-secrets", "log-level", "drain-seconds", "cpu-request", "cpu-limit", "memory-request", "memory-limit"].map(k, "tidegate.dev/" + k)
 - name: nameOfSecret
   expression: "'^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$'"
+- name: names
+  expression: variables.annotations[?"tidegate.dev/tls-secrets"].orValue("").trim()
+{{- /* Never more than 33, however many there are: each costs the API server time, with the square of their number. */}}
 - name: given
-  expression: >-
-    variables.annotations[?"tidegate.dev/tls-secrets"].orValue("").trim() == "" ? []
-    : variables.annotations["tidegate.dev/tls-secrets"].split(",").map(s, s.trim())
+  expression: 'variables.names == "" ? [] : variables.names.split(",", 33).map(s, s.trim())'
 - name: secrets
-  expression: variables.given.transformList(i, s, s.matches(variables.nameOfSecret) && variables.given.indexOf(s) == i, s)
+  expression: variables.given.transformList(i, s, i < 32 && s.matches(variables.nameOfSecret) && variables.given.indexOf(s) == i, s)
 - name: logLevel
   expression: >-
     variables.annotations[?"tidegate.dev/log-level"].orValue("") in ["debug", "info", "warn", "error"]
     ? variables.annotations["tidegate.dev/log-level"] : "info"
 - name: grace
   expression: object.spec.?terminationGracePeriodSeconds.orValue(30)
-- name: most
-  expression: "variables.grace > 11 ? variables.grace - 10 : 1"
+- name: most # the proxy takes 24 h and no more
+  expression: "variables.grace > 86410 ? 86400 : variables.grace > 11 ? variables.grace - 10 : 1"
 - name: drain
   expression: >-
     variables.annotations[?"tidegate.dev/drain-seconds"].orValue("").matches("^[1-9][0-9]{0,6}$")
