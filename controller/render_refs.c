@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/need.h"
+#include "render_share.h"
 #include "spec/spec_values.h"
 #include "store_object.h"
 
@@ -17,6 +18,7 @@ struct resolve {
     const struct wss *w;
     bool names_only;
     struct render_resolved *out;
+    struct render_shares *shares;
 };
 
 __attribute__((format(printf, 2, 0))) static void append_v(char **text, const char *fmt, va_list ap)
@@ -280,8 +282,8 @@ static int by_address(const void *a, const void *b)
     return o ? o : (int)x->port - (int)y->port;
 }
 
-/* Adds it unless the same address stands there; the strings are copied. */
-static void add_backend(const struct resolve *r, const struct spec_backend *b)
+/* Adds it unless the same address stands there, and notes which of the item's it is; the strings are copied. */
+static void add_backend(const struct resolve *r, const struct spec_backend *b, bool in[SPEC_MAX_LIST])
 {
     struct render_resolved *out = r->out;
     struct spec_backend *to;
@@ -289,8 +291,10 @@ static void add_backend(const struct resolve *r, const struct spec_backend *b)
     for (size_t i = 0; i < out->backend_count; i++) {
         const struct spec_url *u = &out->backends[i].url;
 
-        if (u->port == b->url.port && u->tls == b->url.tls && !strcmp(u->host, b->url.host))
+        if (u->port == b->url.port && u->tls == b->url.tls && !strcmp(u->host, b->url.host)) {
+            in[i] = true;
             return;
+        }
     }
     if (out->backend_count == SPEC_MAX_LIST) {
         if (!out->note || !strstr(out->note, "only the first"))
@@ -298,6 +302,7 @@ static void add_backend(const struct resolve *r, const struct spec_backend *b)
         return;
     }
     out->backends = need(reallocarray(out->backends, out->backend_count + 1, sizeof *out->backends));
+    in[out->backend_count] = true;
     to = &out->backends[out->backend_count++];
     *to = *b;
     to->url.host = need(strdup(b->url.host));
@@ -331,16 +336,18 @@ static const struct store_port *service_port(const struct resolve *r, const stru
 
 static void add_endpoints(const struct resolve *r, const struct target *t, const struct pool *p)
 {
+    bool in[SPEC_MAX_LIST] = {false};
+
     for (size_t i = 0; i < p->count; i++) {
         struct endpoint *e = &p->items[i];
         cleanup_free char *text =
             need_printf(e->v6 ? "%s://[%s]:%u" : "%s://%s:%u", t->tls ? "wss" : "ws", e->host, e->port);
         struct spec_backend b = {.url = {.tls = t->tls, .host = e->host, .port = e->port, .text = text},
-                                 .weight = t->weight,
                                  .host = (char *)(uintptr_t)t->host};
 
-        add_backend(r, &b);
+        add_backend(r, &b, in);
     }
+    render_share_add(r->shares, in, t->weight);
 }
 
 static void add_service(const struct resolve *r, const struct target *t)
@@ -408,13 +415,16 @@ static void name_server(const struct resolve *r, const char *host)
 /* One URL: the endpoints of its Service, or itself. */
 static void add_url(const struct resolve *r, const char *field, const struct spec_backend *b)
 {
+    bool in[SPEC_MAX_LIST] = {false};
     struct wss_service v;
 
-    if (wss_host_service(r->w, b->url.host, &v))
+    if (wss_host_service(r->w, b->url.host, &v)) {
         add_service(r, &(struct target){field, v.ns, v.name, b->url.port, b->url.tls, b->weight,
                                         b->host ? b->host : b->url.host});
-    else
-        add_backend(r, b);
+        return;
+    }
+    add_backend(r, b, in);
+    render_share_add(r->shares, in, b->weight);
 }
 
 static bool names_service(const struct resolve *r)
@@ -457,6 +467,7 @@ static void resolve_backends(const struct resolve *r)
             name_server(r, b->url.host);
         add_url(r, field, b);
     }
+    render_share_weights(r->shares, out->backends, out->backend_count);
     t->backend = (struct spec_url){0};
     t->backends_given = true;
     t->backends = out->backends;
@@ -470,7 +481,8 @@ static void resolve_backends(const struct resolve *r)
 void render_resolve(const struct render_rules *rules, const struct store *s, const struct wss *w,
                     bool names_only, struct render_resolved *out)
 {
-    struct resolve r = {rules, s, w, names_only, out};
+    struct render_shares shares = {0};
+    struct resolve r = {rules, s, w, names_only, out, &shares};
 
     *out = (struct render_resolved){.spec = w->spec};
     out->spec.name = w->full_name;
