@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/need.h"
+#include "options.h"
 #include "render_share.h"
 #include "spec/spec_values.h"
 #include "store_object.h"
@@ -77,6 +78,13 @@ static bool permitted(const struct resolve *r, const char *field, const char *ki
             r, RENDER_REF_NOT_PERMITTED,
             "%s: %s %s/%s is in another namespace, which a sidecar does not reach; use one of namespace %s",
             field, kind, ns, name, r->w->ns);
+        return false;
+    }
+    if (!options_includes(r->rules->watched, ns)) { /* a grant there would not be seen either */
+        refuse(r, RENDER_REF_NOT_PERMITTED,
+               "%s: %s %s/%s is in a namespace that the controller does not watch; add %s to its --namespace "
+               "(watchNamespaces of the chart), or use one of namespace %s",
+               field, kind, ns, name, ns, r->w->ns);
         return false;
     }
     if (!store_granted(r->s, r->w->ns, kind, ns, name)) {
@@ -175,6 +183,15 @@ static const struct store_secret *secret_of(const struct resolve *r, const char 
                    "tidegate.dev/tls-secrets",
                    field, ref->name);
         return secret;
+    }
+    if (!options_includes(r->rules->secrets, ref->ns)) {
+        if (!r->names_only)
+            refuse(
+                r, RENDER_INVALID_CERT_REF,
+                "%s: Secret %s/%s is in a namespace of which the controller reads no Secrets; add %s to its "
+                "--secret-namespace (rbac.secretNamespaces of the chart)",
+                field, ref->ns, ref->name, ref->ns);
+        return NULL;
     }
     secret = store_secret(r->s, ref->ns, ref->name);
     if (!secret && !(r->names_only && store_sync(r->s, STORE_SECRETS) != STORE_SYNCED))

@@ -187,6 +187,15 @@ def test_a_service_of_another_namespace_needs_leave(grants, gateway, namespace, 
         echoes(port)
 
 
+def test_what_is_in_a_namespace_that_is_not_watched_is_not_said_to_want_a_grant(grants, start_gateway, namespace, other, certs):
+    gateway = start_gateway(flags=["--namespace", namespace])
+    gateway.apply(secret("tls", other, certs.server), grant(other, namespace), foreign(namespace, other, free_port(), 3001),
+                  server("far", namespace, free_port(), f"ws://app.{other}.svc:80"))  # fmt: skip
+    for name in ("foreign", "far"):
+        said = gateway.wait_condition(name, "ResolvedRefs", "False", "RefNotPermitted")["message"]
+        assert f"add {other} to its --namespace (watchNamespaces of the chart)" in said and "ReferenceGrant" not in said
+
+
 # Services
 
 

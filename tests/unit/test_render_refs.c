@@ -1,5 +1,7 @@
 #include "test_render.h"
 
+#include "options.h"
+
 static void services_share_by_their_weights_and_not_by_their_endpoints(void **state)
 {
     struct bench b = bench_new(&gateway);
@@ -55,11 +57,73 @@ static void a_service_that_does_not_fit_keeps_its_share(void **state)
     bench_free(&b);
 }
 
+static const struct options_namespaces only_a = {{"a"}, 1}, only_c = {{"c"}, 1}, both = {{"a", "c"}, 2};
+
+#define TLS_OF(secret) "'port':1,'https':true,'backend':'ws://h.x','tls':{'secretRef':{" secret "}}"
+
+/* A grant would not help: that namespace is not watched, and neither are its grants. */
+static void a_reference_into_a_namespace_that_is_not_watched_says_so(void **state)
+{
+    struct bench b =
+        bench_new(&(struct render_rules){.gateway = "tidegate", .watched = &only_a, .secrets = &only_a});
+
+    (void)state;
+    PUT(b.s, STORE_WSS, WSS_OF("a", "x", 1, T1, "'port':2,'backend':'ws://far.c.svc:3001'"));
+    PUT(b.s, STORE_WSS, WSS_OF("a", "y", 1, T1, TLS_OF("'name':'s','namespace':'c'")));
+    render_run(b.r, b.s);
+    assert_text(&b, "");
+    assert_resolved(
+        &b, "x",
+        "False/RefNotPermitted: spec.backend: Service c/far is in a namespace that the controller "
+        "does not watch; add c to its --namespace (watchNamespaces of the chart), or use one of "
+        "namespace a");
+    assert_resolved(&b, "y",
+                    "False/RefNotPermitted: spec.tls.secretRef: Secret c/s is in a namespace that the "
+                    "controller does not watch; add c to its --namespace (watchNamespaces of the chart), or "
+                    "use one of namespace a");
+    /* Once it is, the grant is what is missing. */
+    render_set_rules(b.r, &(struct render_rules){.gateway = "tidegate", .watched = &both, .secrets = &both},
+                     b.s);
+    render_run(b.r, b.s);
+    assert_resolved(&b, "x",
+                    "False/RefNotPermitted: spec.backend: Service c/far is in another namespace; create a "
+                    "ReferenceGrant in namespace c");
+    bench_free(&b);
+}
+
+static void a_secret_where_none_are_read_says_so(void **state)
+{
+    struct bench b =
+        bench_new(&(struct render_rules){.gateway = "tidegate", .watched = &both, .secrets = &only_c});
+    struct made_pair p = make_pair("p");
+
+    (void)state;
+    PUT(b.s, STORE_WSS, WSS_OF("a", "x", 1, T1, TLS_OF("'name':'s'")));
+    PUT(b.s, STORE_WSS, WSS_OF("a", "side", 1, T1, "'workloadSelector':{}," TLS_OF("'name':'s'")));
+    PUT(b.s, STORE_WSS,
+        WSS_OF("c", "y", 1, T1,
+               "'https':true,'port':2,'backend':'ws://h.x','tls':{'secretRef':{'name':'s'}}"));
+    put_pair(&b, "c", "s", p.cert64, p.key64);
+    render_run(b.r, b.s);
+    assert_resolved(&b, "x",
+                    "False/InvalidCertificateRef: spec.tls.secretRef: Secret a/s is in a namespace of which "
+                    "the controller reads no Secrets; add a to its --secret-namespace (rbac.secretNamespaces "
+                    "of the chart)");
+    assert_has(&b, "a/x", false);
+    assert_has(&b, "name: \"c/y\"\n", true);
+    /* A sidecar has its Secrets mounted, and what is mounted is not ours to know. */
+    assert_resolved(&b, "side", "True/ResolvedRefs");
+    made_pair_free(&p);
+    bench_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(services_share_by_their_weights_and_not_by_their_endpoints),
         cmocka_unit_test(a_service_that_does_not_fit_keeps_its_share),
+        cmocka_unit_test(a_reference_into_a_namespace_that_is_not_watched_says_so),
+        cmocka_unit_test(a_secret_where_none_are_read_says_so),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
