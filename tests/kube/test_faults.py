@@ -170,6 +170,23 @@ def test_watches_say_how_long_and_from_where(rig):
     assert len(seconds) > 1 and all(300 <= s <= 600 for s in seconds), seconds
 
 
+@pytest.mark.parametrize("flags, watched, secrets", [
+    ([], [""], [""]),
+    (["--namespace", "shop", "--namespace", "chat"], ["shop", "chat"], ["shop", "chat"]),
+    (["--secret-namespace", "vault", "--secret-namespace", "vault"], [""], ["vault"]),
+    (["--secret-namespace", "vault", "--namespace", "shop", "--secret-namespace", "shop"], ["shop"], ["vault", "shop"]),
+], ids=["none", "namespaces", "secrets", "both"])  # fmt: skip
+def test_only_the_namespaces_that_are_named_are_read(rig, flags, watched, secrets):
+    rig.start(*flags)
+    wanted = {"secrets": secrets} | dict.fromkeys((SERVERS, "services", "endpointslices"), watched)
+    for plural, namespaces in wanted.items():
+        for verb in (LIST, WATCH):
+            rig.fake.wait(verb, plural, len(namespaces))
+            asked = {re.search(r"(?:/namespaces/(\w+))?/" + plural + "$", r.path).group(1) or "" for r in rig.fake.seen(verb, plural)}
+            assert asked == set(namespaces), (verb, plural, flags)
+            assert len(rig.fake.seen(verb, plural)) == len(namespaces), "each once"
+
+
 def test_pages_are_followed_to_the_end(rig):
     rig.fake.page = 2
     for i in range(5):
