@@ -16,7 +16,7 @@ import fake as faults
 from fake import Fake, event, status, websocket_server
 from gateway import CONTROLLER, Controller
 from support import shims
-from support.proxy import free_port, is_sanitized
+from support.proxy import free_port
 from support.wait import wait_until
 
 SPEED = 20
@@ -37,13 +37,8 @@ class Rig:
         self.run = folder / "run"
         self.controllers = []
 
-    @contextlib.contextmanager
     def fast(self, times=SPEED):
-        self.clock.speed(times)
-        try:
-            yield
-        finally:
-            self.clock.speed(1)
+        return self.clock.fast(times)
 
     def start(self, *flags, kubeconfig=None, run=None, wait=True, env=None):
         run = run or self.run
@@ -95,12 +90,6 @@ class Rig:
     def after(self, one, two):
         """The controller's seconds between two requests."""
         return (two.at - one.at) * self.clock.times
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    library = shims.build("speed_shim", tmp_path_factory.mktemp("shim"))
-    return shims.preload(library, is_sanitized(CONTROLLER), CONTROLLER)
 
 
 @pytest.fixture
