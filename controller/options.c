@@ -93,6 +93,20 @@ static const struct option flags[] = {
     {NULL, 0, NULL, 0},
 };
 
+bool options_includes(const struct options_namespaces *in, const char *ns)
+{
+    bool all = !in || !in->count, found = false;
+
+    for (size_t i = 0; !all && !found && i < in->count; i++)
+        found = !strcmp(in->names[i], ns);
+    return all || found;
+}
+
+const struct options_namespaces *options_secrets(const struct options *o)
+{
+    return o->secret_namespaces.count ? &o->secret_namespaces : &o->namespaces;
+}
+
 static struct options leave(int code)
 {
     return (struct options){.exit = true, .exit_code = code};
@@ -137,11 +151,10 @@ static int parse_namespace(const char *flag, const char *text, struct options_na
 {
     if (!kube_path_label_ok(text))
         return wrong("%s %s: no name of a namespace; use lower case letters, digits and '-'", flag, text);
-    for (size_t i = 0; i < out->count; i++)
-        if (!strcmp(out->names[i], text))
-            return 0;
+    if (out->count && options_includes(out, text))
+        return 0;
     if (out->count == OPTIONS_MAX_NAMESPACES)
-        return wrong("%s: more than %d; leave it out to watch all", flag, OPTIONS_MAX_NAMESPACES);
+        return wrong("%s: more than %d; leave the flag out instead", flag, OPTIONS_MAX_NAMESPACES);
     out->names[out->count++] = text;
     return 0;
 }

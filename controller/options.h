@@ -41,5 +41,9 @@ struct options {
 };
 
 struct options options_parse(int argc, char **argv);
+/* Whether a namespace is one of them; NULL and none are all. */
+bool options_includes(const struct options_namespaces *in, const char *ns);
+/* Where Secrets are read. */
+const struct options_namespaces *options_secrets(const struct options *o);
 
 #endif

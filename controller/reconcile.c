@@ -409,7 +409,7 @@ static void add_source(struct reconcile *r, enum store_kind kind, const char *ns
 /* Where objects of a kind are read. */
 static const struct options_namespaces *places(const struct options *o, enum store_kind kind)
 {
-    return kind == STORE_SECRETS && o->secret_namespaces.count ? &o->secret_namespaces : &o->namespaces;
+    return kind == STORE_SECRETS ? options_secrets(o) : &o->namespaces;
 }
 
 /* All sources stand before the first of them begins: each looks at its siblings. */
@@ -473,6 +473,8 @@ struct reconcile *reconcile_new(const struct options *o, struct loop *l, struct 
     r->rules = (struct render_rules){.sidecar = o->sidecar,
                                      .gateway = o->gateway,
                                      .allow_local = o->allow_local_backends || o->sidecar,
+                                     .watched = &o->namespaces,
+                                     .secrets = options_secrets(o),
                                      .secrets_dir = o->secrets_dir};
     r->store = store_new();
     if (begin_files(r, err) || !(r->publish = publish_new(l, o->run_dir, on_echo, r, err)) ||

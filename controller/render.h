@@ -17,10 +17,14 @@
 #define RENDER_RESERVED_FIRST 9900 /* ports of the gateway's own */
 #define RENDER_RESERVED_LAST  9903
 
+struct options_namespaces;
+
 struct render_rules {
     bool sidecar;
-    const char *gateway;            /* --gateway */
-    bool allow_local;               /* S47 is not asked of the objects */
+    const char *gateway; /* --gateway */
+    bool allow_local;    /* S47 is not asked of the objects */
+    /* What a gateway knows of, and of which its Secrets; NULL: all. They outlive what is made of the rules. */
+    const struct options_namespaces *watched, *secrets;
     const char *secrets_dir;        /* sidecar */
     const struct wss_label *labels; /* of the pod; sidecar */
     size_t label_count;

@@ -3,6 +3,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/need.h"
+#include "options.h"
+#include "render_share.h"
 #include "spec/spec_values.h"
 #include "store_object.h"
 
@@ -17,6 +19,7 @@ struct resolve {
     const struct wss *w;
     bool names_only;
     struct render_resolved *out;
+    struct render_shares *shares;
 };
 
 __attribute__((format(printf, 2, 0))) static void append_v(char **text, const char *fmt, va_list ap)
@@ -75,6 +78,13 @@ static bool permitted(const struct resolve *r, const char *field, const char *ki
             r, RENDER_REF_NOT_PERMITTED,
             "%s: %s %s/%s is in another namespace, which a sidecar does not reach; use one of namespace %s",
             field, kind, ns, name, r->w->ns);
+        return false;
+    }
+    if (!options_includes(r->rules->watched, ns)) { /* a grant there would not be seen either */
+        refuse(r, RENDER_REF_NOT_PERMITTED,
+               "%s: %s %s/%s is in a namespace that the controller does not watch; add %s to its --namespace "
+               "(watchNamespaces of the chart), or use one of namespace %s",
+               field, kind, ns, name, ns, r->w->ns);
         return false;
     }
     if (!store_granted(r->s, r->w->ns, kind, ns, name)) {
@@ -173,6 +183,15 @@ static const struct store_secret *secret_of(const struct resolve *r, const char 
                    "tidegate.dev/tls-secrets",
                    field, ref->name);
         return secret;
+    }
+    if (!options_includes(r->rules->secrets, ref->ns)) {
+        if (!r->names_only)
+            refuse(
+                r, RENDER_INVALID_CERT_REF,
+                "%s: Secret %s/%s is in a namespace of which the controller reads no Secrets; add %s to its "
+                "--secret-namespace (rbac.secretNamespaces of the chart)",
+                field, ref->ns, ref->name, ref->ns);
+        return NULL;
     }
     secret = store_secret(r->s, ref->ns, ref->name);
     if (!secret && !(r->names_only && store_sync(r->s, STORE_SECRETS) != STORE_SYNCED))
@@ -280,8 +299,8 @@ static int by_address(const void *a, const void *b)
     return o ? o : (int)x->port - (int)y->port;
 }
 
-/* Adds it unless the same address stands there; the strings are copied. */
-static void add_backend(const struct resolve *r, const struct spec_backend *b)
+/* Adds it unless the same address stands there, and notes which of the item's it is; the strings are copied. */
+static void add_backend(const struct resolve *r, const struct spec_backend *b, bool in[SPEC_MAX_LIST])
 {
     struct render_resolved *out = r->out;
     struct spec_backend *to;
@@ -289,8 +308,10 @@ static void add_backend(const struct resolve *r, const struct spec_backend *b)
     for (size_t i = 0; i < out->backend_count; i++) {
         const struct spec_url *u = &out->backends[i].url;
 
-        if (u->port == b->url.port && u->tls == b->url.tls && !strcmp(u->host, b->url.host))
+        if (u->port == b->url.port && u->tls == b->url.tls && !strcmp(u->host, b->url.host)) {
+            in[i] = true;
             return;
+        }
     }
     if (out->backend_count == SPEC_MAX_LIST) {
         if (!out->note || !strstr(out->note, "only the first"))
@@ -298,6 +319,7 @@ static void add_backend(const struct resolve *r, const struct spec_backend *b)
         return;
     }
     out->backends = need(reallocarray(out->backends, out->backend_count + 1, sizeof *out->backends));
+    in[out->backend_count] = true;
     to = &out->backends[out->backend_count++];
     *to = *b;
     to->url.host = need(strdup(b->url.host));
@@ -331,16 +353,18 @@ static const struct store_port *service_port(const struct resolve *r, const stru
 
 static void add_endpoints(const struct resolve *r, const struct target *t, const struct pool *p)
 {
+    bool in[SPEC_MAX_LIST] = {false};
+
     for (size_t i = 0; i < p->count; i++) {
         struct endpoint *e = &p->items[i];
         cleanup_free char *text =
             need_printf(e->v6 ? "%s://[%s]:%u" : "%s://%s:%u", t->tls ? "wss" : "ws", e->host, e->port);
         struct spec_backend b = {.url = {.tls = t->tls, .host = e->host, .port = e->port, .text = text},
-                                 .weight = t->weight,
                                  .host = (char *)(uintptr_t)t->host};
 
-        add_backend(r, &b);
+        add_backend(r, &b, in);
     }
+    render_share_add(r->shares, in, t->weight);
 }
 
 static void add_service(const struct resolve *r, const struct target *t)
@@ -408,13 +432,16 @@ static void name_server(const struct resolve *r, const char *host)
 /* One URL: the endpoints of its Service, or itself. */
 static void add_url(const struct resolve *r, const char *field, const struct spec_backend *b)
 {
+    bool in[SPEC_MAX_LIST] = {false};
     struct wss_service v;
 
-    if (wss_host_service(r->w, b->url.host, &v))
+    if (wss_host_service(r->w, b->url.host, &v)) {
         add_service(r, &(struct target){field, v.ns, v.name, b->url.port, b->url.tls, b->weight,
                                         b->host ? b->host : b->url.host});
-    else
-        add_backend(r, b);
+        return;
+    }
+    add_backend(r, b, in);
+    render_share_add(r->shares, in, b->weight);
 }
 
 static bool names_service(const struct resolve *r)
@@ -457,6 +484,7 @@ static void resolve_backends(const struct resolve *r)
             name_server(r, b->url.host);
         add_url(r, field, b);
     }
+    render_share_weights(r->shares, out->backends, out->backend_count);
     t->backend = (struct spec_url){0};
     t->backends_given = true;
     t->backends = out->backends;
@@ -470,7 +498,8 @@ static void resolve_backends(const struct resolve *r)
 void render_resolve(const struct render_rules *rules, const struct store *s, const struct wss *w,
                     bool names_only, struct render_resolved *out)
 {
-    struct resolve r = {rules, s, w, names_only, out};
+    struct render_shares shares = {0};
+    struct resolve r = {rules, s, w, names_only, out, &shares};
 
     *out = (struct render_resolved){.spec = w->spec};
     out->spec.name = w->full_name;

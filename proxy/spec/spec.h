@@ -23,7 +23,7 @@
 #define SPEC_MAX_SERVERS    4096
 #define SPEC_MAX_DEPTH      8
 #define SPEC_MAX_LIST       256
-#define SPEC_MAX_WEIGHT     1000
+#define SPEC_MAX_WEIGHT     1000000
 #define SPEC_MAX_SCALAR     (1536u * 1024) /* the base64 of SPEC_MAX_CA_BYTES, in lines */
 #define SPEC_MAX_PEM_BYTES  65536          /* a certificate chain or a key, given inline or as a file */
 #define SPEC_MAX_CA_BYTES   (1024u * 1024) /* a CA may be a system's whole bundle */

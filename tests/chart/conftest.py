@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from server import REPO, ApiServer, Failed
-from support.need import cannot_run
+from server import REPO
+from serving import api_server
 
 NUMBERS = itertools.count(1)
 
@@ -13,16 +13,9 @@ NUMBERS = itertools.count(1)
 @pytest.fixture(scope="session")
 def api(tmp_path_factory):
     """The API server that all tests of a run share; the kind WebSocketServer is not there yet."""
-    try:
-        server = ApiServer(tmp_path_factory.mktemp("api"), tied=True)
-    except Failed as e:
-        cannot_run(str(e))
-    try:
-        server.up()
+    with api_server(tmp_path_factory.mktemp("api")) as server:
         server.apply_crd(REPO / "tests/chart/monitoring.yaml")
         yield server
-    finally:
-        server.down()
 
 
 @pytest.fixture

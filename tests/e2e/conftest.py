@@ -1,33 +1,14 @@
 """The cluster that all tests of a run share, in their order: what one leaves is what the next one finds."""
 
-import itertools
-
 import pytest
 
 from cluster import FOLDER, Cluster, make_images
 from node import Node
 from server import Failed
-from support.certs import Certs
 from support.client import client_context
 from support.need import cannot_run
 
-
-@pytest.fixture
-def figure(request):
-    """figure("%.2f s", seconds): a line of the run's summary, for what was measured."""
-    return lambda text, *values: request.node.user_properties.append(("figure", text % values))
-
-
-def pytest_terminal_summary(terminalreporter):
-    for report in itertools.chain(*terminalreporter.stats.values()):
-        for key, figure in getattr(report, "user_properties", ()):
-            if key == "figure" and report.when == "call":
-                terminalreporter.write_line(f"figure: {report.nodeid.rpartition('::')[2]}: {figure}")
-
-
-@pytest.fixture(scope="session")
-def certs(tmp_path_factory):
-    return Certs(tmp_path_factory.mktemp("certs"))
+pytest_plugins = ["support.fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -8,28 +8,10 @@ from pathlib import Path
 import pytest
 
 from archive import Archive, Container
-from support.certs import Certs
 from support.need import cannot_run
 
 REPO = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def figure(request):
-    """figure("%.1f MB", size): a line of the run's summary, for what was measured."""
-    return lambda text, *values: request.node.user_properties.append(("figure", text % values))
-
-
-def pytest_terminal_summary(terminalreporter):
-    for report in itertools.chain(*terminalreporter.stats.values()):
-        for key, figure in getattr(report, "user_properties", ()):
-            if key == "figure" and report.when == "call":
-                terminalreporter.write_line(f"figure: {report.nodeid.rpartition('::')[2]}: {figure}")
-
-
-@pytest.fixture(scope="session")
-def certs(tmp_path_factory):
-    return Certs(tmp_path_factory.mktemp("certs"))
+pytest_plugins = ["support.fixtures"]
 
 
 class Built:

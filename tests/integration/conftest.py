@@ -7,24 +7,11 @@ import subprocess
 
 import pytest
 
-from support.certs import Certs
 from support.dns import Dns
 from support.need import cannot_run
 from support.proxy import BINARY, Proxy, free_port, is_sanitized, serving_flags
 
-
-FIGURES = []
-
-
-@pytest.fixture
-def figure(request):
-    """figure("%.2f KB a socket", kb): a line of the run's summary, for what was measured."""
-    return lambda text, *values: FIGURES.append(f"{request.node.name}: {text % values}")
-
-
-def pytest_terminal_summary(terminalreporter):
-    for line in FIGURES:
-        terminalreporter.write_line(f"figure: {line}")
+pytest_plugins = ["support.fixtures"]
 
 
 def pytest_collection_modifyitems(items):
@@ -32,11 +19,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "sanitized" in getattr(item, "fixturenames", ()):
             item.add_marker("judged")
-
-
-@pytest.fixture(scope="session")
-def certs(tmp_path_factory):
-    return Certs(tmp_path_factory.mktemp("certs"))
 
 
 @pytest.fixture(scope="session")

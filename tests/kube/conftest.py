@@ -4,43 +4,21 @@ import itertools
 
 import pytest
 
-from gateway import Gateway
-from server import REPO, ApiServer, Failed
-from support.certs import Certs
-from support.need import cannot_run
+from gateway import CONTROLLER, Gateway
+from server import REPO
+from serving import api_server
+from support import shims
+from support.proxy import is_sanitized
 
 NUMBERS = itertools.count(1)
-
-
-@pytest.fixture
-def figure(request):
-    """figure("%.2f s", seconds): a line of the run's summary, for what was measured."""
-    return lambda text, *values: request.node.user_properties.append(("figure", text % values))
-
-
-def pytest_terminal_summary(terminalreporter):
-    for report in itertools.chain(*terminalreporter.stats.values()):
-        for key, figure in getattr(report, "user_properties", ()):
-            if key == "figure" and report.when == "call":
-                terminalreporter.write_line(f"figure: {report.nodeid.rpartition('::')[2]}: {figure}")
-
-
-@pytest.fixture(scope="session")
-def certs(tmp_path_factory):
-    return Certs(tmp_path_factory.mktemp("certs"))
+pytest_plugins = ["support.fixtures"]
 
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory):
     """The API server that all tests of a run share."""
-    try:
-        server = ApiServer(tmp_path_factory.mktemp("api"), tied=True)
-    except Failed as e:
-        cannot_run(str(e))
-    try:
-        yield server.up()
-    finally:
-        server.down()
+    with api_server(tmp_path_factory.mktemp("api")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -81,6 +59,13 @@ def start_gateway(api, crd, namespace, tmp_path):
             gateway.kill()
         api.kubectl("delete", "websocketservers", "-A", "--all", "--wait=false")
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """Environment of a controller whose time runs as a shims.Clock says, whose .env it needs as well."""
+    library = shims.build("speed_shim", tmp_path_factory.mktemp("shim"))
+    return shims.preload(library, is_sanitized(CONTROLLER), CONTROLLER)
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ class Process:
             return None
         return pid if os.fsencode(self.binary) in words else None
 
-    def stop(self):
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def stop(self, signals=(signal.SIGTERM, signal.SIGKILL)):
+        for number in signals:
             pid = self.pid()
             if pid is None:
                 break
@@ -186,8 +186,8 @@ class ApiServer:
         ]
 
     def stop(self):
-        """The API server alone: an outage. Its data stays in etcd."""
-        self._server.stop()
+        """The API server alone: an outage. Its data stays in etcd. One that is asked to end waits a minute for its open watches."""
+        self._server.stop((signal.SIGKILL,))
 
     def _start_etcd(self):
         client, peer = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{self._peer_port}"

@@ -16,7 +16,7 @@ import fake as faults
 from fake import Fake, event, status, websocket_server
 from gateway import CONTROLLER, Controller
 from support import shims
-from support.proxy import free_port, is_sanitized
+from support.proxy import free_port
 from support.wait import wait_until
 
 SPEED = 20
@@ -37,13 +37,8 @@ class Rig:
         self.run = folder / "run"
         self.controllers = []
 
-    @contextlib.contextmanager
     def fast(self, times=SPEED):
-        self.clock.speed(times)
-        try:
-            yield
-        finally:
-            self.clock.speed(1)
+        return self.clock.fast(times)
 
     def start(self, *flags, kubeconfig=None, run=None, wait=True, env=None):
         run = run or self.run
@@ -95,12 +90,6 @@ class Rig:
     def after(self, one, two):
         """The controller's seconds between two requests."""
         return (two.at - one.at) * self.clock.times
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    library = shims.build("speed_shim", tmp_path_factory.mktemp("shim"))
-    return shims.preload(library, is_sanitized(CONTROLLER), CONTROLLER)
 
 
 @pytest.fixture
@@ -168,6 +157,23 @@ def test_watches_say_how_long_and_from_where(rig):
         rig.fake.watching(SERVERS).end()
         rig.fake.wait(WATCH, SERVERS, since=since)
     assert len(seconds) > 1 and all(300 <= s <= 600 for s in seconds), seconds
+
+
+@pytest.mark.parametrize("flags, watched, secrets", [
+    ([], [""], [""]),
+    (["--namespace", "shop", "--namespace", "chat"], ["shop", "chat"], ["shop", "chat"]),
+    (["--secret-namespace", "vault", "--secret-namespace", "vault"], [""], ["vault"]),
+    (["--secret-namespace", "vault", "--namespace", "shop", "--secret-namespace", "shop"], ["shop"], ["vault", "shop"]),
+], ids=["none", "namespaces", "secrets", "both"])  # fmt: skip
+def test_only_the_namespaces_that_are_named_are_read(rig, flags, watched, secrets):
+    rig.start(*flags)
+    wanted = {"secrets": secrets} | dict.fromkeys((SERVERS, "services", "endpointslices"), watched)
+    for plural, namespaces in wanted.items():
+        for verb in (LIST, WATCH):
+            rig.fake.wait(verb, plural, len(namespaces))
+            asked = {re.search(r"(?:/namespaces/(\w+))?/" + plural + "$", r.path).group(1) or "" for r in rig.fake.seen(verb, plural)}
+            assert asked == set(namespaces), (verb, plural, flags)
+            assert len(rig.fake.seen(verb, plural)) == len(namespaces), "each once"
 
 
 def test_pages_are_followed_to_the_end(rig):

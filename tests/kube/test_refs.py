@@ -1,5 +1,6 @@
 """What objects refer to: Secrets that rotate, Services and their endpoints, and leave to use another namespace's."""
 
+import contextlib
 import hashlib
 
 import pytest
@@ -186,6 +187,15 @@ def test_a_service_of_another_namespace_needs_leave(grants, gateway, namespace, 
         echoes(port)
 
 
+def test_what_is_in_a_namespace_that_is_not_watched_is_not_said_to_want_a_grant(grants, start_gateway, namespace, other, certs):
+    gateway = start_gateway(flags=["--namespace", namespace])
+    gateway.apply(secret("tls", other, certs.server), grant(other, namespace), foreign(namespace, other, free_port(), 3001),
+                  server("far", namespace, free_port(), f"ws://app.{other}.svc:80"))  # fmt: skip
+    for name in ("foreign", "far"):
+        said = gateway.wait_condition(name, "ResolvedRefs", "False", "RefNotPermitted")["message"]
+        assert f"add {other} to its --namespace (watchNamespaces of the chart)" in said and "ReferenceGrant" not in said
+
+
 # Services
 
 
@@ -209,6 +219,29 @@ def test_endpoints_that_change_are_followed_and_close_no_socket(gateway, namespa
             gateway.apply(endpoint_slice("app-2", namespace, "app", [address], two.port, **ending))
             wait_until("an ending one rather than none", lambda: status_of(port) == 101, 10)
             talk(old)
+
+
+def test_a_service_has_its_weight_however_many_endpoints_it_has(gateway, namespace):
+    """And how many there are may change: that is another list for new connections, and nothing for those that are open."""
+    address, port = own_address(), free_port()
+
+    def shares(count):
+        got = [echoes(port).get("X-Backend") for _ in range(count)]
+        return {name: got.count(name) for name in got}
+
+    with contextlib.ExitStack() as parts:
+        parts.enter_context(Still(gateway))
+        lone, *pool = [parts.enter_context(RawBackend(echo_as(n), host=address)) for n in ("lone", "one", "two", "three")]
+        slices = [endpoint_slice(f"app-{i}", namespace, "app", [address], b.port) for i, b in enumerate(pool)]
+        backends = [{"url": f"ws://{address}:{lone.port}"}, {"url": "ws://app:80"}]
+        gateway.apply(service("app", namespace, 80), *slices, server("shared", namespace, port, backends=backends))
+        gateway.wait_condition("shared")
+        opened = [parts.enter_context(enter(port)[0]) for _ in range(6)]
+        assert shares(12) == {"lone": 6, "one": 2, "two": 2, "three": 2}
+        gateway.delete("endpointslice", "app-2")
+        wait_until("one endpoint less", lambda: shares(4) == {"lone": 2, "one": 1, "two": 1}, 10)
+        for client in opened:
+            talk(client)
 
 
 def test_a_bare_host_is_a_service_of_the_namespace(gateway, namespace):

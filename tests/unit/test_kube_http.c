@@ -269,7 +269,7 @@ static void every_call_has_a_deadline(void **state)
 {
     struct got g = {0}, h = {0};
     struct kube_request r = get("/", &g);
-    uint64_t from_ms = loop_clock_ms();
+    uint64_t from_ms = loop.now_ms; /* a deadline counts from its turn */
 
     (void)state;
     r.timeout_ms = 200;

@@ -7,7 +7,7 @@ static void reads_a_list_of_backends(void **state)
     static const char text[] =
         HEAD "backends:\n"
              "  - {url: \"ws://[::1]:3001/x\", host: Chat.default.svc:8080, weight: 0}\n"
-             "  - {weight: 1000, url: wss://B}\n"
+             "  - {weight: 1000000, url: wss://B}\n"
              "  - {url: ws://b, host: , weight: }\n"
              "  - {url: ws://b:443}\n"
              "backendTLS: {insecureSkipVerify: true}\n"
@@ -26,7 +26,7 @@ static void reads_a_list_of_backends(void **state)
     assert_int_equal(s->backends[0].weight, 0);
     assert_true(s->backends[1].url.tls);
     assert_int_equal(s->backends[1].url.port, 443);
-    assert_int_equal(s->backends[1].weight, 1000);
+    assert_int_equal(s->backends[1].weight, 1000000);
     assert_null(s->backends[2].host);
     assert_int_equal(s->backends[2].weight, 1);
     assert_int_equal(s->backends[3].pos.line, 8);
@@ -70,8 +70,8 @@ static const struct bad {
      "F:4:26: server \"a\": backends[0].url: stands here twice", "keep one"},
     {HEAD "backends: [{url: ws://b, weigth: 1}]\n", "F:4:26: server \"a\": backends[0].weigth: unknown key",
      "did you mean weight?"},
-    {HEAD "backends: [{url: ws://b, weight: 1001}]\n",
-     "F:4:34: server \"a\": backends[0].weight: 1001 is out of range", "from 0 to 1000"},
+    {HEAD "backends: [{url: ws://b, weight: 1000001}]\n",
+     "F:4:34: server \"a\": backends[0].weight: 1000001 is out of range", "from 0 to 1000000"},
     {HEAD "backends: [{url: ws://b, weight: -1}]\n", "F:4:34: server \"a\": backends[0].weight: \"-1\"",
      "digits"},
     {HEAD "backends: [{url: ws://b, weight: \"2\"}]\n",
