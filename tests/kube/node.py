@@ -237,8 +237,9 @@ class Node:
 
     def entered(self, words, env):
         """(words, env) with which such a command is started."""
+        words = [*self.wrap, *map(str, words)]  # says so when it is not up
         path = f"{self.bin}:{self.api.folder}:{env.get('PATH', os.defpath)}"
-        return [*self.wrap, *map(str, words)], {**env, "KUBECONFIG": str(self.api.kubeconfig), "PATH": path}
+        return words, {**env, "KUBECONFIG": str(self.api.kubeconfig), "PATH": path}
 
     def kubectl(self, *args, **kw):
         with self.inside():
