@@ -36,11 +36,12 @@ class Told:
 
 
 class Arrivals:
-    """A new client every 50 ms that echoes once and goes: .came [(time, which backend)], .failed [(time, why)]."""
+    """A new client every 50 ms that echoes once and goes: .came [(time, which backend)], .failed [(time, why)]; and .closed
+    [(time, code)] when instead of its echo it got a Close."""
 
     def __init__(self, cluster, *, port=PORT, tls=None, address=None):
         self.address, self.port, self.tls = address or cluster.address, port, tls
-        self.came, self.failed = [], []
+        self.came, self.failed, self.closed = [], [], []
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -52,14 +53,21 @@ class Arrivals:
                     head = client.handshake("/")
                     self.came.append((since, head.get("X-Backend")))
                     client.send_frame(frames.TEXT, "well?")
-                    client.expect_frame(frames.TEXT, "well?")
+                    frame = client.read_frame()
+                    if frame.opcode == frames.CLOSE:
+                        self.closed.append((round(since, 2), frame.code))
+                        client.send_close(frame.code)
+                        continue
+                    assert frame.opcode == frames.TEXT, frame
                     client.send_close(1000)
                     client.expect_close(1000)
             except Exception as e:  # noqa: BLE001 - whatever it is, it is counted
                 self.failed.append((round(since, 2), repr(e)[:400]))
 
-    def check(self):
+    def check(self, codes=()):
+        """All of them were let in; those of them that were closed, with one of these codes."""
         assert self.came and not self.failed, f"{len(self.failed)} of {len(self.came)}: {self.failed[:5]}"
+        assert {code for _, code in self.closed} <= set(codes), self.closed
 
     def __enter__(self):
         self.thread.start()

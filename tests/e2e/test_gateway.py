@@ -141,7 +141,7 @@ def test_an_application_scaled_to_nothing_is_a_503_and_comes_back(cluster, tls):
     cluster.kubectl("scale", "-n", SHOP, "deployment/chat", "--replicas=0")
 
     def status():
-        with cluster.client(PORT, tls, timeout=15) as client:  # a pod that has just gone answers no dial, which takes 5 s
+        with cluster.client(PORT, tls, timeout=30) as client:
             return client.answer(upgrade_request("/")).status
 
     wait_until("a 503", lambda: status() == 503, 90, step=0.1)
@@ -172,7 +172,7 @@ def roll_of_backends(cluster, tls, figure):
         cluster.wait_pods(2, "app=chat", SHOP)
         wait_until("those of the old pods are back", lambda: crowd.open == 40 or crowd.failed or crowd.cut, 60)
     crowd.check()
-    arrivals.check()
+    arrivals.check([1011])  # an end comes where it likes, also between a handshake and an echo
     assert set(told.at) == old
     late = [(at - told.at[b], b) for at, b in [*arrivals.came, *crowd.backends] if b in told.at and at > told.at[b]]
     figure("the last new connection came to an old pod %.2f s after it was told to end", max([0, *(at for at, _ in late)]))
