@@ -45,7 +45,7 @@ def make_images():
         if not run or not stamp.exists() or stamp.read_text() != run:
             given = os.environ.get("TIDEGATE_IMAGE")
             archives[0].unlink(missing_ok=True)
-            archives[0].symlink_to(given or make_image(folder))
+            archives[0].symlink_to(Path(given).absolute() if given else make_image(folder))
             make_backend(folder)
             stamp.write_text(run)
     return archives
