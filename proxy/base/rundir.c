@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,16 @@ void rundir_done(struct rundir *r)
 {
     free(r->status_path);
     r->status_path = NULL;
+}
+
+void rundir_give_up(struct rundir *r)
+{
+    if (getpid() != 1 || r->lock_fd < 0)
+        return;
+    close(r->lock_fd);
+    r->lock_fd = -1;
+    for (int ms = 0; ms < RUNDIR_OTHERS_MS && !kill(-1, 0); ms += 10)
+        usleep(10 * 1000);
 }
 
 int rundir_holder(const char *dir, pid_t *pid, struct err *err)

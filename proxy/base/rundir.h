@@ -29,6 +29,11 @@ __attribute__((warn_unused_result)) int rundir_write_status(const struct rundir 
 __attribute__((warn_unused_result)) int rundir_keep(const struct rundir *r, struct err *err);
 /* At the process's end; the lock goes with the process. */
 void rundir_done(struct rundir *r);
+/* The very last thing that a process does, after rundir_done. Process 1 of a container takes everyone in it along, also the
+ * `--stop` of a preStop, which kubelet then calls failed: it gives the lock up and lets the others go first, for
+ * RUNDIR_OTHERS_MS at most. Any other process does nothing here. */
+#define RUNDIR_OTHERS_MS 1000
+void rundir_give_up(struct rundir *r);
 /* Who holds the lock: 0 nobody, 1 process *pid (0: one of another PID namespace, which cannot be named), -1 err. */
 __attribute__((warn_unused_result)) int rundir_holder(const char *dir, pid_t *pid, struct err *err);
 /* A pidfd of the holder, which held the lock after it was opened, so that a signal goes to no other process. *fd is left

@@ -210,3 +210,28 @@ void dial_cancel(struct dial *d)
     resolve_cancel(&d->query);
     loop_timer_clear(&d->timer);
 }
+
+static bool has_backend(const struct server *s, const struct spec_url *url)
+{
+    for (size_t i = 0; i < s->backend_count; i++) {
+        const struct spec_url *other = s->backends[i].url;
+
+        if (other->port == url->port && other->tls == url->tls && !strcmp(other->host, url->host))
+            return true;
+    }
+    return false;
+}
+
+void dial_follow(struct dial *d, struct server *now)
+{
+    struct pair *p = d->pair;
+
+    if (has_backend(now, d->to->url))
+        return;
+    report_next(p, "the backend that was being dialled is no longer there");
+    dial_cancel(d);
+    sock_close(&p->backend.sock, true);
+    server_unref(p->server);
+    p->server = server_ref(now);
+    dial_start(d, p, d->done);
+}

@@ -32,6 +32,9 @@ struct dial {
 void dial_start(struct dial *d, struct pair *p, void (*done)(struct dial *d, bool ok));
 /* Gives up without calling done. The sock stays as it is. */
 void dial_cancel(struct dial *d);
+/* Its server has become `now`: where that no longer has the backend that is being dialled, the dial begins anew among
+ * those that it has, or is done. Nobody waits for an address that is known to be gone. */
+void dial_follow(struct dial *d, struct server *now);
 /* An event of the backend's sock while dialling. */
 void dial_ready(struct dial *d, uint32_t events);
 

@@ -330,14 +330,10 @@ static void read_answer(struct handshake *h)
 
         if (n == SOCK_AGAIN)
             continue;
-        if (n == SOCK_EOF) {
+        if (n <= 0) {
             refuse(h, 502, "the backend closed the connection without an answer",
-                   "the backend closed the connection without a complete answer");
-            return;
-        }
-        if (n < 0) {
-            refuse(h, 502, "the backend closed the connection without an answer",
-                   sock_why(&p->backend.sock, text, sizeof text));
+                   n == SOCK_EOF ? "the backend closed the connection without a complete answer"
+                                 : sock_why(&p->backend.sock, text, sizeof text));
             return;
         }
         if (buf_add(&h->backend_in, p->relay->scratch, (size_t)n)) {
@@ -559,6 +555,12 @@ void handshake_drain(struct handshake *h)
         h->limit_ms = now + HANDSHAKE_DRAIN_MS;
     limit(h, h->limit_ms);
     pair_due(p, h->limit_ms);
+}
+
+void handshake_follow(struct handshake *h, struct server *now)
+{
+    if (h->state == DIAL)
+        dial_follow(&h->dial, now);
 }
 
 void handshake_start(struct pair *p)

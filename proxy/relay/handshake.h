@@ -29,5 +29,7 @@ void handshake_start(struct pair *p);
 void handshake_abort(struct handshake *h);
 /* Its pair has got a deadline_ms (drain.h): 503 to a whole request, now or once it is there. */
 void handshake_drain(struct handshake *h);
+/* Its server has become `now`: see dial_follow. */
+void handshake_follow(struct handshake *h, struct server *now);
 
 #endif

@@ -432,6 +432,8 @@ int master_run(const struct options *o)
     }
     if (m)
         end(m);
+    if (m && m->has_rundir)
+        rundir_give_up(&m->rundir);
     free(m);
     return r;
 }

@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LOOK_MS 20
+
 static void wait_delay(uint32_t ms)
 {
     struct timespec until;
@@ -28,14 +30,21 @@ static void wait_delay(uint32_t ms)
         ;
 }
 
-static int wait_gone(int pidfd, struct err *err)
+/* Until it has ended, or has given its lock up as the last thing it does (rundir_give_up). */
+static int wait_gone(const struct options *o, int pidfd, pid_t pid, struct err *err)
 {
     struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
-    while (poll(&p, 1, -1) < 0)
-        if (errno != EINTR)
+    for (;;) {
+        pid_t now = 0;
+        int n = poll(&p, 1, LOOK_MS), held;
+
+        if (n < 0 && errno != EINTR)
             return err_set(err, ERR_IO, "poll: %s", strerror(errno));
-    return 0;
+        held = n > 0 ? 0 : rundir_holder(o->run_dir, &now, err);
+        if (held <= 0 || now != pid)
+            return held < 0 ? -1 : 0;
+    }
 }
 
 static int stop(const struct options *o, struct err *err)
@@ -51,7 +60,7 @@ static int stop(const struct options *o, struct err *err)
     }
     if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) && errno != ESRCH)
         return err_set(err, ERR_IO, "process %ld: %s", (long)pid, strerror(errno));
-    return wait_gone(pidfd, err);
+    return wait_gone(o, pidfd, pid, err);
 }
 
 int stop_main(const struct options *o)

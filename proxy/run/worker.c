@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "relay/drain.h"
+#include "relay/handshake.h"
 #include "relay/limit.h"
 #include "relay/listener.h"
 #include "run/control.h"
@@ -133,6 +134,22 @@ static bool slots_without(const uint64_t *a, const uint64_t *b, uint64_t *out)
     return any;
 }
 
+/* Handshakes that still dial do so among the backends of now. */
+static void follow(struct worker *w)
+{
+    static struct server *now[SHARED_SLOTS];
+    struct pair *p, *next;
+
+    memset(now, 0, sizeof now);
+    for (size_t i = 0; i < w->table.count; i++)
+        now[w->table.entries[i].server->slot] = w->table.entries[i].server;
+    for (p = LIST_FIRST(&w->relay.pairs); p; p = next) {
+        next = LIST_NEXT(p, link);
+        if (p->handshake && now[p->server->slot])
+            handshake_follow(p->handshake, now[p->server->slot]);
+    }
+}
+
 /* The table that was built becomes the table. */
 static void apply(struct worker *w)
 {
@@ -149,6 +166,7 @@ static void apply(struct worker *w)
         drain_cancel(&w->relay, changed);
     if (slots_without(before, after, changed))
         drain_slots(&w->relay, changed, w->max_drain_ms);
+    follow(w);
     table_free(&last);
     say_applied(w, w->generation, failed ? err.msg : NULL);
 }

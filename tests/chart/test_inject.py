@@ -15,7 +15,8 @@ from support.wait import wait_until
 
 INJECT = "tidegate.dev/inject"
 OURS = ("tidegate-controller", "tidegate-proxy")
-VALUES = {"sidecar.enabled": "true", "sidecar.serviceAccounts": '[{"namespace":"inject-apps","name":"chat"}]'}
+VALUES = {"sidecar.enabled": "true",
+          "sidecar.serviceAccounts": '[{"namespace":"inject-apps","name":"chat"},{"namespace":"inject-all","name":"chat"}]'}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,14 @@ def test_a_port_of_the_sidecars_own_is_refused(api, policy):
     assert "use another" in refusal(api, {}, pod(initContainers=[init("first", restartPolicy="Always", ports=[{"containerPort": 9903}])]))
 
 
+def test_a_pod_whose_account_may_not_read_is_refused_and_told_where_to_name_it(api, policy):
+    spec = pod(serviceAccountName="other")
+    said = refusal(api, {}, spec)
+    assert "inject-apps/other may not; name it in the value sidecar.serviceAccounts of the release tidegate/tidegate" in said, said
+    assert "expression" not in said
+    create(api, spec, "inject-apps", {})
+
+
 def test_annotations_of_pods_that_are_not_injected_are_nobodys_business(api, policy):
     create(api, pod(), "inject-apps", {}, {"tidegate.dev/log-level": "loud"})
 
@@ -288,7 +297,7 @@ def test_without_resources_it_has_none(api, policy):
 
 
 def test_two_releases_that_inject_do_so_once(api, policy):
-    values = {**VALUES, "crds.enabled": "false", "sidecar.serviceAccounts": "[]"}
+    values = {**VALUES, "crds.enabled": "false", "sidecar.serviceAccounts": '[{"namespace":"inject-plain","name":"chat"}]'}
     objects = [o for o in render(values, name="inner", namespace="inner") if "sidecar" in o["metadata"]["name"]]
     first = {(o["kind"], o["metadata"]["name"]) for o in render(VALUES)}
     assert objects and not first & {(o["kind"], o["metadata"]["name"]) for o in objects}

@@ -4,18 +4,23 @@
  *
  * A thread a connection. The answer to the handshake carries X-Backend, the host's name: in a pod, the pod's. TERM is
  * none of its business: as process 1 it lives until its grace is over, as applications do that finish their work;
- * `quick` ones end at once, others after so many seconds, as a job or an init container.
+ * `quick` ones end as soon as everyone they have let in is answered, others after so many seconds, as a job or an init
+ * container.
  * Source:  RFC 6455 4.2.2 (Sec-WebSocket-Accept), 5.2 and 5.3 (frames, masking) */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,8 +31,10 @@
 #define OP_PING    9
 #define OP_PONG    10
 #define BACKLOG    512
+#define QUICK_MS   1000
 
 static char name[256];
+static atomic_int unanswered;
 
 static void end(int number)
 {
@@ -92,38 +99,73 @@ static void *serve(void *arg)
 {
     const int fd = (int)(intptr_t)arg;
 
-    if (shake_hands(fd))
+    const int in = shake_hands(fd);
+
+    unanswered--;
+    if (in)
         while (echo(fd))
             ;
     close(fd);
     return NULL;
 }
 
+static void let_in(int fd)
+{
+    pthread_t thread;
+
+    unanswered++;
+    if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)fd) == 0) {
+        pthread_detach(thread);
+        return;
+    }
+    unanswered--;
+    close(fd);
+}
+
+/* Whoever is in the queue is let in; who comes later is refused, and finds somebody else. */
+static void end_quickly(int listener)
+{
+    int fd;
+
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    while ((fd = accept(listener, NULL, NULL)) >= 0)
+        let_in(fd);
+    close(listener);
+    for (int ms = 0; unanswered && ms < QUICK_MS; ms++)
+        usleep(1000);
+    _exit(0);
+}
+
 int main(int argc, char **argv)
 {
     struct sockaddr_in a = {.sin_family = AF_INET};
     const int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    struct pollfd polled[2] = {{.fd = listener, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+    sigset_t term;
 
     if (argc < 3 || listener < 0 || gethostname(name, sizeof(name) - 1) || !inet_aton(argv[1], &a.sin_addr))
         return 2;
     a.sin_port = htons((uint16_t)atoi(argv[2]));
-    if (argc > 3)
-        signal(strcmp(argv[3], "quick") ? SIGALRM : SIGTERM, end);
-    if (argc > 3)
-        alarm((unsigned)atoi(argv[3])); /* none of 0 */
+    if (argc > 3 && !strcmp(argv[3], "quick")) {
+        sigemptyset(&term);
+        sigaddset(&term, SIGTERM);
+        pthread_sigmask(SIG_BLOCK, &term, NULL);
+        polled[1].fd = signalfd(-1, &term, 0);
+    } else if (argc > 3) {
+        signal(SIGALRM, end);
+        alarm((unsigned)atoi(argv[3]));
+    }
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (bind(listener, (struct sockaddr *)&a, sizeof(a)) || listen(listener, BACKLOG)) {
         perror("listen");
         return 1;
     }
     for (;;) {
-        const int fd = accept(listener, NULL, NULL);
-        pthread_t thread;
-        if (fd < 0)
-            continue;
-        if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)fd) == 0)
-            pthread_detach(thread);
-        else
-            close(fd);
+        poll(polled, 2, -1);
+        if (polled[1].revents)
+            end_quickly(listener);
+        const int fd = polled[0].revents ? accept(listener, NULL, NULL) : -1;
+        if (fd >= 0)
+            let_in(fd);
     }
 }

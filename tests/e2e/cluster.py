@@ -1,25 +1,27 @@
 """A cluster with Tidegate in it, as somebody has it who ran `helm install`: the node, the release, an application, its clients."""
 
 import contextlib
+import fcntl
+import http.client
 import os
 import re
 import shutil
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 from chart import CHART, helm
-from gateway import GROUP
+from gateway import GROUP, secret, server
 from image import write_image
 from server import REPO
-from support import frames
 from support.client import RawClient
-from support.peer import Eof
+from support.site import talk
 from support.wait import wait_until
 
-FOLDER = REPO / "tests/.cache/node-of-e2e"  # the same each time: then what a crash left is ended by the next run
+CACHE = REPO / "tests/.cache"
+# A worker of pytest-xdist has a node of its own. The same each time: then what a crash left is ended by the next run.
+FOLDER = CACHE / "-".join(filter(None, ["node-of-e2e", os.environ.get("PYTEST_XDIST_WORKER")]))
 IMAGE = "tidegate.test/tidegate:e2e"  # unless it is given
 BACKEND = "tidegate.test/backend:1"
 RELEASE = "tidegate"
@@ -32,25 +34,37 @@ RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
 FORBIDDEN = re.compile(rb"\b403\b|[Ff]orbidden")
 
 
-def make_images(folder):
-    """The archives: that of deploy/image, and the application's."""
-    given = os.environ.get("TIDEGATE_IMAGE")
-    if given:
-        archive = Path(given)
-    else:
-        subprocess.run([REPO / "deploy/image", "--name", IMAGE, "--out", folder], check=True, cwd=REPO, timeout=600)
-        archive = next(folder.glob("tidegate-*.tar"))
-    return [archive, make_backend(folder)]
+def make_images():
+    """The archives: that of deploy/image, and the application's. Once a run, whichever worker comes first."""
+    folder = CACHE / "images-of-e2e"
+    folder.mkdir(exist_ok=True)
+    archives = [folder / "gateway", folder / "backend.tar"]
+    run, stamp = os.environ.get("PYTEST_XDIST_TESTRUNUID", ""), folder / "run"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not run or not stamp.exists() or stamp.read_text() != run:
+            given = os.environ.get("TIDEGATE_IMAGE")
+            archives[0].unlink(missing_ok=True)
+            archives[0].symlink_to(Path(given).absolute() if given else make_image(folder))
+            make_backend(folder)
+            stamp.write_text(run)
+    return archives
+
+
+def make_image(folder):
+    for old in folder.glob("tidegate-*.tar"):
+        old.unlink()
+    subprocess.run([REPO / "deploy/image", "--name", IMAGE, "--out", folder], check=True, cwd=REPO, timeout=900)
+    return next(folder.glob("tidegate-*.tar"))
 
 
 def make_backend(folder):
-    """The application's."""
+    """backend.tar, the application's."""
     program = folder / "backend"
     source = REPO / "tests/e2e/backend.c"
     subprocess.run(["gcc", "-static", "-O2", "-s", "-D_GNU_SOURCE", "-w", "-o", program, source, "-lcrypto"], check=True,
-                   timeout=120, capture_output=True)  # fmt: skip
-    files = {"backend": (program.read_bytes(), 0o755)}
-    return write_image(folder / "backend.tar", BACKEND, files, ["/backend"], "65532:65532")
+                   timeout=300, capture_output=True)  # fmt: skip
+    return write_image(folder / "backend.tar", BACKEND, {"backend": (program.read_bytes(), 0o755)}, ["/backend"], "65532:65532")
 
 
 class Logs:
@@ -66,11 +80,11 @@ class Logs:
         self.thread.start()
 
     def _run(self):
-        while not self.ending.wait(0.1):
-            for log in self.source.glob("*/*/*.log"):
-                kept = self.keep / "_".join(log.parts[-3:])
-                if not kept.exists():
-                    with contextlib.suppress(OSError):
+        while not self.ending.wait(0.2):
+            with contextlib.suppress(OSError):  # a pod's folder went while we looked: the next look is for the others
+                for log in self.source.glob("*/*/*.log"):
+                    kept = self.keep / "_".join(log.parts[-3:])
+                    if not kept.exists():
                         os.link(log, kept)
 
     def of(self, container):
@@ -79,8 +93,9 @@ class Logs:
 
     def refused(self):
         """What a controller was not allowed to do."""
-        return [(which, line) for which, lines in self.of("controller") if which not in self.excused
-                for line in lines if FORBIDDEN.search(line)]  # fmt: skip
+        assert self.thread.is_alive()
+        logs = [log for container in ("controller", "tidegate-controller") for log in self.of(container)]
+        return [(which, line) for which, lines in logs if which not in self.excused for line in lines if FORBIDDEN.search(line)]
 
     def stop(self):
         self.ending.set()
@@ -98,29 +113,45 @@ class Cluster:
         self.helm_env = {"KUBECONFIG": str(node.api.kubeconfig), "HELM_CACHE_HOME": str(node.folder / "helm"),
                          "HELM_CONFIG_HOME": str(node.folder / "helm"), "HELM_DATA_HOME": str(node.folder / "helm")}  # fmt: skip
         for name in (SPACE, SHOP):
-            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-            self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+            self.namespace(name)
+
+    def namespace(self, name):
+        """One that lets in as little as one can."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
     # the release
 
-    def helm(self, verb, *args, values=None, name=RELEASE, namespace=SPACE):
-        """With the image that is there and a Service that needs no cloud."""
+    def helm(self, verb, *args, values=None, name=RELEASE, namespace=SPACE, check=True):
+        """With the image that is there, a Service that needs no cloud, and no wait that no test is about."""
         registry, rest = self.image.split("/", 1)
         repository, tag = rest.split(":")
         values = {"image.registry": registry, "image.repository": repository, "image.tag": tag, "service.type": "ClusterIP",
-                  "pdb.enabled": "true", **(values or {})}  # fmt: skip
+                  "pdb.enabled": "true", "minReadySeconds": "1", **(values or {})}  # fmt: skip
         sets = [word for k, v in values.items() for word in ("--set", f"{k}={v}")]
-        return helm(verb, name, CHART, "--namespace", namespace, *sets, *args, env=self.helm_env).stdout
+        done = helm(verb, name, CHART, "--namespace", namespace, *sets, *args, env=self.helm_env, check=check)
+        return done.stdout if check else done
 
     def helm_verb(self, verb, *args, name=RELEASE, namespace=SPACE):
         return helm(verb, name, "--namespace", namespace, *args, env=self.helm_env).stdout
 
-    def uninstall(self, name=RELEASE, namespace=SPACE):
+    def installed(self, certs, *args, values=None):
+        """The release with these values and the application with its Secret, whatever there was before; all are ready."""
+        self.app()
+        self.api.apply(secret("chat-tls", SHOP, certs.server))
+        self.helm("upgrade", "--install", *args, values=values)
+        self.wait_rolled_out()
+        self.wait_pods(2)
+        self.wait_rolled_out("chat", SHOP)
+        self.wait_pods(2, "app=chat", SHOP)
+
+    def uninstall(self, *args, name=RELEASE, namespace=SPACE):
         """Until its pods are gone. helm takes their rights away while they drain: what they say of that is no fault."""
         assert not self.logs.refused()
-        self.helm_verb("uninstall", name=name, namespace=namespace)
-        wait_until("its pods are gone", lambda: not self.pods(f"app.kubernetes.io/instance={name}", namespace), 90, step=0.2)
+        said = self.helm_verb("uninstall", *args, name=name, namespace=namespace)
+        wait_until("its pods are gone", lambda: not self.pods(f"app.kubernetes.io/instance={name}", namespace), 180, step=0.2)
         self.logs.excused |= {which for which, _ in self.logs.of("controller") if which.startswith(f"{namespace}_")}
+        return said
 
     def kubectl(self, *args, **kw):
         return self.api.kubectl(*args, **kw)
@@ -129,13 +160,13 @@ class Cluster:
         path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector.replace('=', '%3D').replace(',', '%2C')}"
         return self.api.get(path)["items"]
 
-    def wait_rolled_out(self, name=RELEASE, namespace=SPACE, timeout=120):
+    def wait_rolled_out(self, name=RELEASE, namespace=SPACE, timeout=180):
         """Until the new pods are all there and the old ones have ended."""
         done = self.kubectl("rollout", "status", "-n", namespace, f"deployment/{name}", f"--timeout={timeout}s",
                             check=False, timeout=timeout + 10)  # fmt: skip
         assert done.returncode == 0, done.stderr + self.describe(namespace)
 
-    def wait_pods(self, count, selector=GATEWAY, namespace=SPACE, timeout=100):
+    def wait_pods(self, count, selector=GATEWAY, namespace=SPACE, timeout=180):
         """Until so many are left, all of them ready."""
 
         def right():
@@ -143,6 +174,19 @@ class Cluster:
             return len(pods) == count and all(is_ready(p) for p in pods)
 
         wait_until(f"{count} ready pods", right, timeout, step=0.2)
+
+    def wait_event(self, namespace, reason, about, *words, timeout=60):
+        """Until an Event says so of an object whose name begins like that: its note."""
+
+        def said():
+            events = self.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
+            return next((e["message"] for e in events if e["reason"] == reason and e["involvedObject"]["name"].startswith(about)
+                         and all(w in e["message"] for w in words)), None)  # fmt: skip
+
+        try:
+            return wait_until(f"Event {reason} of {about}: {words}", said, timeout, step=0.2)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.describe(namespace)}") from None
 
     def describe(self, namespace):
         return "\n".join([
@@ -206,7 +250,7 @@ class Cluster:
                 return c["status"], c["reason"], c["message"]
         return None, None, None
 
-    def wait_condition(self, name, kind="Ready", status="True", reason=None, timeout=30):
+    def wait_condition(self, name, kind="Ready", status="True", reason=None, timeout=60):
         def right():
             now = self.condition(name, kind)
             return now[0] == status and reason in (None, now[1])
@@ -219,6 +263,11 @@ class Cluster:
 
     def client(self, port=PORT, tls=None, **kw):
         return RawClient(port, self.address, tls=tls, **kw)
+
+    def wait_message(self, port=PORT, tls=None, address=None, timeout=60):
+        """Until one is echoed: by which pod."""
+        address = address or self.address
+        return wait_until("a message", lambda: try_echo(address, port, tls), timeout, step=0.1)
 
     def app(self, replicas=2, args=("0.0.0.0", "3001"), **template):
         """The Deployment and the Service of the application."""
@@ -235,139 +284,40 @@ class Cluster:
                         "spec": {"selector": labels, "ports": [{"port": 3001}]}})  # fmt: skip
 
 
+def chat(name="chat", port=PORT, **spec):
+    """The object of the application, by wss."""
+    return server(name, SHOP, port, backendRef={"name": "chat", "port": 3001}, https=True,
+                  tls={"secretRef": {"name": "chat-tls"}}, **spec)  # fmt: skip
+
+
+def echo(address, port=PORT, tls=None, headers=()):
+    """A message there and back: by which pod."""
+    with RawClient(port, address, tls=tls) as client:
+        head = client.handshake("/", headers=list(headers))
+        talk(client)
+        return head.get("X-Backend")
+
+
+def try_echo(*args, **kw):
+    try:
+        return echo(*args, **kw)
+    except (OSError, AssertionError):
+        return None
+
+
+def answers(address, port, path="/metrics"):
+    """The status of a GET, None when nobody listens."""
+    conn = http.client.HTTPConnection(address, port, timeout=5)
+    try:
+        conn.request("GET", path)
+        return conn.getresponse().status
+    except ConnectionRefusedError:
+        return None
+    finally:
+        conn.close()
+
+
 def is_ready(pod):
     conditions = pod.get("status", {}).get("conditions", [])
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]
-
-
-class Told:
-    """When each pod was told to end: .at {name: time}."""
-
-    def __init__(self, cluster, selector, namespace):
-        self.cluster, self.where = cluster, (selector, namespace)
-        self.at = {}
-        self.ending = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        while not self.ending.wait(0.05):
-            for pod in self.cluster.pods(*self.where):
-                if "deletionTimestamp" in pod["metadata"]:
-                    self.at.setdefault(pod["metadata"]["name"], time.time())
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ending.set()
-        self.thread.join(10)
-
-
-class Arrivals:
-    """A new client every 50 ms that echoes once and goes: .came [(time, which backend)], .failed [(time, why)]."""
-
-    def __init__(self, cluster, *, port=PORT, tls=None, address=None):
-        self.address, self.port, self.tls = address or cluster.address, port, tls
-        self.came, self.failed = [], []
-        self.ending = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        while not self.ending.wait(0.05):
-            since = time.time()
-            try:
-                with RawClient(self.port, self.address, tls=self.tls, timeout=10) as client:
-                    head = client.handshake("/")
-                    self.came.append((since, head.get("X-Backend")))
-                    client.send_frame(frames.TEXT, "well?")
-                    client.expect_frame(frames.TEXT, "well?")
-                    client.send_close(1000)
-                    client.expect_close(1000)
-            except Exception as e:  # noqa: BLE001 - whatever it is, it is counted
-                self.failed.append((round(since, 2), repr(e)[:400]))
-
-    def check(self):
-        assert self.came and not self.failed, f"{len(self.failed)} of {len(self.came)}: {self.failed[:5]}"
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ending.set()
-        self.thread.join(15)
-
-
-class Crowd:
-    """Clients that each echo every 0.2 s, answer a Close, and then come again at once. What befell them is in
-    .closes [(code, reason, time, backend)], .cut (ends without a Close) and .failed (a new connection that did not succeed)."""
-
-    def __init__(self, cluster, count=100, *, port=PORT, tls=None, again=True, address=None):
-        self.address, self.port, self.tls, self.again = address or cluster.address, port, tls, again
-        self.closes, self.cut, self.failed, self.backends = [], [], [], []
-        self.opened = self.echoes = self.open = 0
-        self.lock = threading.Lock()
-        self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._live, daemon=True) for _ in range(count)]
-        for thread in self.threads:
-            thread.start()
-        wait_until(f"{count} sockets open", lambda: self.open == count or self.failed, 30)
-        self.check()
-        self.count = count
-
-    def check(self):
-        assert not self.cut and not self.failed, (self.cut[:5], self.failed[:5], len(self.cut), len(self.failed))
-
-    def _live(self):
-        while not self.ending.is_set():
-            since = time.monotonic()
-            try:
-                client = RawClient(self.port, self.address, tls=self.tls, timeout=10)
-                head = client.handshake("/")
-            except Exception as e:  # noqa: BLE001 - whatever it is, it is counted
-                self.failed.append((round(time.time(), 2), round(time.monotonic() - since, 2), repr(e)[:300]))
-                return
-            with self.lock:
-                self.opened += 1
-                self.open += 1
-                self.backends.append((time.time(), head.get("X-Backend")))
-            try:
-                self._talk(client, head.get("X-Backend"))
-            except (OSError, Eof, AssertionError) as e:
-                self.cut.append((round(time.time(), 2), repr(e)[:300]))
-                return
-            finally:
-                with self.lock:
-                    self.open -= 1
-                client.close()
-            if not self.again:
-                return
-
-    def _talk(self, client, backend):
-        while not self.ending.is_set():
-            client.send_frame(frames.TEXT, "well?")
-            frame = client.read_frame(10)
-            if frame.opcode == frames.TEXT:
-                with self.lock:
-                    self.echoes += 1
-                with contextlib.suppress(TimeoutError):
-                    frame = client.read_frame(0.2)  # whatever comes between is a Close
-            if frame.opcode == frames.CLOSE:
-                with self.lock:
-                    self.closes.append((frame.code, frame.reason, time.time(), backend))
-                client.send_close(frame.code)
-                client.expect_eof(10)
-                return
-
-    def finish(self):
-        self.ending.set()
-        for thread in self.threads:
-            thread.join(15)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.finish()

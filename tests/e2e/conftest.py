@@ -1,4 +1,6 @@
-"""The cluster that all tests of a run share, in their order: what one leaves is what the next one finds."""
+"""The cluster that all tests of a worker share, in their order: what one leaves is what the next one finds."""
+
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,22 @@ from support.need import cannot_run
 
 pytest_plugins = ["support.fixtures"]
 
+# With pytest-xdist (-n 3 --dist loadscope) there are three nodes beside each other; this is who is where, in order, so that
+# they have as much to do.
+NODES = (("test_gateway", "test_trouble"), ("test_goodbye",), ("test_release", "test_sidecar"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByNode(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.partition("::")[0]).stem
+            return str(next(n for n, files in enumerate(NODES) if file in files))
+
+    return ByNode(config, log)
+
 
 @pytest.fixture(scope="session")
 def tls(certs):
@@ -17,12 +35,12 @@ def tls(certs):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def cluster():
     try:
         node = Node(FOLDER)
     except Failed as e:
         cannot_run(str(e))
-    archives = make_images(tmp_path_factory.mktemp("images"))
+    archives = make_images()
     node.up()
     try:
         images = [node.import_image(archive)[0] for archive in archives]

@@ -357,6 +357,41 @@ def test_new_list_closes_nothing(start_proxy, run_dir):
             client.close()
 
 
+def test_dial_goes_on_elsewhere_when_the_list_loses_its_backend(start_proxy, run_dir):
+    """Whoever waits for an address that is gone is brought to one that is there, or told that there is none; and who waits for
+    one that is still in the list is left alone."""
+    hole, port = BlackHole(), free_port()
+    assert hole.swallows()
+    slow = {"timeouts": {"connect": "20s"}}
+    with echoes(1) as backends, contextlib.ExitStack() as clients:
+
+        def dialling():
+            client = clients.enter_context(RawClient(port))
+            client.send(upgrade_request())
+            return client
+
+        proxy = start_proxy(ws_spec(port, backends=[{"url": url(hole.port)}], **slow), run_dir=run_dir)
+        moved = dialling()
+        with pytest.raises(TimeoutError):
+            moved.read_head(0.3)
+        proxy.apply(ws_spec(port, backends=[{"url": url(hole.port)}], headers={"set": {"X-Edit": "1"}}, **slow))
+        with pytest.raises(TimeoutError):
+            moved.read_head(0.3)
+        assert not proxy.logged("next")
+        proxy.apply(ws_spec(port, backends[0].port, **slow))
+        assert moved.read_head(5).get("X-Backend") == "0"
+        talk(moved)
+        assert "no longer there" in proxy.wait_log(event="next")["why"]
+        proxy.apply(ws_spec(port, backends=[{"url": url(hole.port)}], **slow))
+        told = dialling()
+        with pytest.raises(TimeoutError):
+            told.read_head(0.3)
+        proxy.apply(ws_spec(port, backends=[], **slow))
+        assert told.read_head(5).status == 503
+        talk(moved)
+    hole.close()
+
+
 def test_weights_alone_are_a_change(start_proxy, run_dir):
     """The same URLs with other weights share anew."""
     port = free_port()

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from support.need import cannot_run
-from support.proxy import BINARY, run_proxy
+from support.proxy import BINARY, run_proxy, serving_flags
 from support.wait import wait_until
 
 # Stands in for a proxy: takes the lock as rundir.h says, then does what argv[2] says about TERM.
@@ -191,12 +192,42 @@ def test_planted_pid_files(tmp_path, hold, plant):
         other.close()
 
 
-def test_a_holder_of_another_pid_namespace(tmp_path, hold):
-    """It cannot be named from there: exit 1 and why; no signal."""
+def pid_namespace():
+    """Words in front of a command."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]  # in a chroot there is no user namespace
     wrap = ["unshare", *user, "--pid", "--fork"]
     if subprocess.run([*wrap, "true"], capture_output=True).returncode != 0:
         cannot_run("no PID namespace may be made here")
+    return wrap
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a shell"])
+def test_process_1_of_a_container_does_not_take_along_who_stops_it(tmp_path, beside):
+    """kubelet would call that preStop a failed one, at the end of each sidecar. Others in the container it takes along, later."""
+    if os.geteuid() != 0:
+        cannot_run("needs root to enter a PID namespace")
+    (tmp_path / "spec.yaml").write_text("")
+    words = ["--config", str(tmp_path / "spec.yaml"), "--run-dir", str(tmp_path), *serving_flags()]
+    proxy = subprocess.Popen([*pid_namespace(), "--kill-child", BINARY, *words], stderr=subprocess.DEVNULL)
+    others = []
+    try:
+        wait_until("it serves", (tmp_path / "status.json").exists)
+        children = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
+        inside = ["nsenter", "--target", children[0], "--pid", "--"]
+        if beside:
+            others.append(subprocess.Popen([*inside, "sleep", "100"]))
+        done = subprocess.run([*inside, BINARY, "--stop", "--run-dir", str(tmp_path)], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert proxy.wait(10) == 0
+    finally:
+        for process in (proxy, *others):
+            process.kill()
+            process.wait()
+
+
+def test_a_holder_of_another_pid_namespace(tmp_path, hold):
+    """It cannot be named from there: exit 1 and why; no signal."""
+    wrap = pid_namespace()
     holder = hold()
     done = subprocess.run(
         [*wrap, BINARY, "--stop", "--run-dir", str(tmp_path)], capture_output=True, text=True, timeout=10

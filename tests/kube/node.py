@@ -42,7 +42,7 @@ OWN = ("/run/containerd", "/var/lib/containerd", "/var/lib/kubelet", "/var/lib/c
 # kubelet sets these for the whole machine: here it finds them set
 SYSCTLS = {"vm/overcommit_memory": 1, "vm/panic_on_oom": 0, "kernel/panic": 10, "kernel/panic_on_oops": 1,
            "kernel/keys/root_maxkeys": 1000000, "kernel/keys/root_maxbytes": 25000000}  # fmt: skip
-START_SECONDS = 60
+START_SECONDS = 180  # usually 6; three of them may start at once on a busy machine
 CLONE_NEWNET = 0x40000000
 
 HOLDER = """#!/bin/sh

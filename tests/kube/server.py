@@ -22,7 +22,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 SERVICE_CIDR = "10.96.0.0/16"
-READY_SECONDS = 60  # usually 4; machines may be slow and busy
+READY_SECONDS = 120  # usually 4; machines may be slow and busy
 STOP_SECONDS = 20
 
 
