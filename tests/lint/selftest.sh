@@ -123,7 +123,7 @@ done
 
 # The tables and what they name are the real ones: each of these lines takes one thing away.
 tables() {
-    cp -r tests/unit tests/integration tests/kube tests/chart tests/fuzz tests/README.md "$copy/tests/"
+    cp -r tests/unit tests/integration tests/kube tests/chart tests/e2e tests/docs tests/fuzz tests/README.md "$copy/tests/"
     cp -r proxy controller charts deploy "$copy/"
 }
 tables
