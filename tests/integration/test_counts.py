@@ -4,11 +4,11 @@ import functools
 
 import pytest
 
-from support.client import RawClient
 from support.frames import BINARY, PING, PONG, TEXT
 from support.gate import Gate
 from support.http1 import head, upgrade_request
 from support.proxy import free_port
+from support.site import is_open
 from support.wait import wait_until
 
 
@@ -150,17 +150,9 @@ def test_server_that_comes_back_keeps_its_sockets(start_proxy):
         with gate.tunnel() as (client, conn):
             gate.proxy.replace(text.replace('"test"', '"other"').replace(f"port: {gate.port}", f"port: {other}"))
             gate.proxy.hup()
-            wait_until("the port is closed", lambda: not listens(gate.port))
+            wait_until("the port is closed", lambda: not is_open(gate.port))
             gate.proxy.replace(text)
             gate.proxy.hup()
-            wait_until("the port is open", lambda: listens(gate.port))
+            wait_until("the port is open", lambda: is_open(gate.port))
             raw = client.send_frame(TEXT, "still here")
             assert conn.read_exactly(len(raw)) == raw
-
-
-def listens(port):
-    try:
-        RawClient(port).close()
-    except ConnectionRefusedError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from support.http1 import KEY, upgrade_request
 from support.peer import Eof
 from support.proxy import BINARY as PROXY_BINARY
 from support.proxy import free_port, kill_all, relay_of, serving_flags
+from support.site import is_open
 from support.spec import https_spec, ws_spec
 from support.wait import wait_until
 
@@ -42,7 +43,7 @@ class RawLog:
         with open(self.path, "wb") as log:
             self.process = start(config, log, log_level)
         try:
-            wait_until("the listener", lambda: listens(port))
+            wait_until("the listener", lambda: is_open(port))
         except AssertionError:
             kill_all(self.process)
             raise
@@ -68,14 +69,6 @@ def start(config, stderr, log_level="debug"):
 def end(process):
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
-
-
-def listens(port):
-    try:
-        RawClient(port).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def entries_of(raw):
@@ -478,7 +471,7 @@ def test_reader_that_does_not_read(tmp_path, kind):
         process = start(config, into, "info")
         os.close(into)
         try:
-            wait_until("the listener", lambda: listens(port))
+            wait_until("the listener", lambda: is_open(port))
             began = time.monotonic()
             for _ in range(connections):
                 with RawClient(port) as client:
@@ -543,7 +536,7 @@ def test_reader_that_has_gone(tmp_path):
         process = start(config, into)
         os.close(into)
         try:
-            wait_until("the listener", lambda: listens(port))
+            wait_until("the listener", lambda: is_open(port))
             os.close(out)
             for _ in range(200):
                 with RawClient(port) as client:

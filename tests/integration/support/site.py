@@ -35,7 +35,7 @@ def is_open(port):
     try:
         RawClient(port).close()
         return True
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it was closed meanwhile
         return False
 
 
