@@ -5,7 +5,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 
 from server import REPO
 from support.proxy import free_port
@@ -77,16 +76,6 @@ class Reader:
             process.stdin.close()
         assert code == 0, out.read_text()[-4000:]
         return out.read_text()
-
-    def retry(self, command, why, timeout=30):
-        """Until it goes well."""
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                return self.type(command, timeout)
-            except AssertionError as e:
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"{why}: {e}") from None
 
     def end(self):
         for process in self.beside:
